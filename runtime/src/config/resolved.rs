@@ -1,0 +1,264 @@
+//! The configuration after every check: values that the rest of the runtime can trust.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::filter::Filter;
+use super::secret::Secret;
+
+/// Everything that one runtime does.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was read; relative paths were resolved against its folder.
+    pub file: PathBuf,
+    pub runtime: Runtime,
+    pub broker: Broker,
+    /// By topic name.
+    pub topics: BTreeMap<Arc<str>, TopicSettings>,
+    pub admin: Admin,
+    /// In the order of the file; disabled ones included.
+    pub consumers: Vec<Arc<Consumer>>,
+}
+
+/// `[runtime]`.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// A stable identity, for static membership.
+    pub instance: Option<String>,
+    pub shutdown_timeout: Duration,
+    pub max_instances: u32,
+    /// Bytes that one instance may ask for at most.
+    pub max_plugin_memory: u64,
+    /// Bytes that all instances together may ask for.
+    pub plugin_memory: u64,
+    pub cache_dir: PathBuf,
+}
+
+/// `[broker]`.
+#[derive(Clone, Debug)]
+pub enum Broker {
+    Embedded(Embedded),
+    Kafka(Kafka),
+}
+
+/// `[broker] kind = "embedded"`.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    pub data_dir: PathBuf,
+    pub durability: Durability,
+    /// Bytes.
+    pub min_free_disk: u64,
+}
+
+/// When the embedded broker calls an event durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk.
+    Sync,
+    /// With the kernel: survives a kill, not a loss of power.
+    Os,
+}
+
+/// `[broker] kind = "kafka"`.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// librdkafka's own properties; none that the runtime owns is among them.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// `[topics.NAME]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// `None` is the broker's default; 4 on the embedded broker.
+    pub partitions: Option<u32>,
+    /// How long events are kept; `None` is the broker's default (7 days on the embedded broker).
+    pub retention_age: Option<Duration>,
+    /// Bytes a partition; `None` is the broker's default.
+    pub retention_bytes: Option<u64>,
+    pub cleanup: Option<Cleanup>,
+    /// Bytes of the largest event; `None` is the broker's default.
+    pub max_event: Option<u64>,
+}
+
+/// What ends an event's life in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    Delete,
+    Compact,
+}
+
+/// `[admin]` and `[metrics]`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    pub token: Option<Secret>,
+    /// Names besides loopback that may stand in `Host`.
+    pub hosts: Vec<String>,
+    /// No progress of a poll loop or a lane for this long makes `/healthz` fail.
+    pub stuck_after: Duration,
+    /// `[metrics] listen`: a port of its own for scraping.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// `[[consumer]]`.
+#[derive(Clone, Debug)]
+pub struct Consumer {
+    pub name: Arc<str>,
+    pub group: Arc<str>,
+    pub enabled: bool,
+    pub plugin: PluginSource,
+    /// At least one.
+    pub topics: Vec<TopicPattern>,
+    /// `None` where the file does not say: then a new group begins at the beginning, and is refused
+    /// on a topic that holds events already.
+    pub start: Option<Start>,
+    pub delivery: Delivery,
+    pub ordering: Ordering,
+    /// Instances at work at once; at least 1.
+    pub concurrency: u32,
+    pub filter: Filter,
+    pub batch: Batch,
+    pub in_flight: InFlight,
+    pub commit: CommitCadence,
+    pub limits: Limits,
+    pub retry: Retry,
+    pub dead_letter: Option<DeadLetter>,
+    /// The JSON object that `init` gets.
+    pub config: Arc<str>,
+    /// In the order of the file; a plugin names them by index.
+    pub outputs: Vec<Output>,
+    pub on_lost_position: OnLostPosition,
+}
+
+/// Where a component comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginSource {
+    pub path: PathBuf,
+    /// 64 hexadecimal digits, lower case; the file must have this digest.
+    pub sha256: Option<String>,
+}
+
+/// An entry of `topics`.
+#[derive(Clone, Debug)]
+pub enum TopicPattern {
+    Name(Arc<str>),
+    /// Written with a `^` in front; matches from the start of the name.
+    Pattern(regex::Regex),
+}
+
+impl TopicPattern {
+    /// Whether `topic` is meant. Topics of the runtime and the broker (`millstream.…`, `__…`) are
+    /// never matched by a pattern.
+    pub fn matches(&self, topic: &str) -> bool {
+        match self {
+            Self::Name(name) => **name == *topic,
+            Self::Pattern(pattern) => {
+                !topic.starts_with("millstream.")
+                    && !topic.starts_with("__")
+                    && pattern.is_match(topic)
+            }
+        }
+    }
+}
+
+/// Where a new group starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Start {
+    #[default]
+    Beginning,
+    End,
+    /// At the first event of this time (milliseconds since 1970-01-01 UTC) or later.
+    At(i64),
+}
+
+/// What the runtime promises about an event's effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    AtLeastOnce,
+}
+
+/// Which events may not overtake one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordering {
+    Partition,
+    Key,
+    None,
+}
+
+/// How much crosses the wall in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub max_events: usize,
+    pub max_bytes: usize,
+}
+
+/// The consumer's budget, from fetch to settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    pub max_events: usize,
+    pub max_bytes: usize,
+}
+
+/// How often positions are committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitCadence {
+    pub interval: Duration,
+    pub max_events: usize,
+}
+
+/// What a plugin may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of linear memory.
+    pub memory: u64,
+    /// For one event.
+    pub deadline: Duration,
+    /// For one call, whatever it holds.
+    pub call: Duration,
+    pub init: Duration,
+    pub outputs: u32,
+    pub output_bytes: u64,
+    pub headers: u32,
+    pub hops: u32,
+}
+
+/// How a failed event is tried again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retry {
+    /// The first attempt included; at least 1.
+    pub max_attempts: u32,
+    pub initial: Duration,
+    pub max: Duration,
+    pub factor: f64,
+    pub jitter: bool,
+    /// Since the first failure; then the event is dead-lettered whatever attempts are left.
+    pub max_age: Duration,
+}
+
+/// Where events go that fail for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub topic: Arc<str>,
+}
+
+/// A named output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    pub name: Arc<str>,
+    /// `None` discards.
+    pub topic: Option<Arc<str>>,
+    /// Partitions of the topic where the runtime makes it.
+    pub partitions: Option<u32>,
+}
+
+/// What to do where retention overtook the position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnLostPosition {
+    #[default]
+    Stop,
+    Beginning,
+    End,
+}

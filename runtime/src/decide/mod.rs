@@ -1,0 +1,3 @@
+//! Decisions without I/O: values and functions, with `now` as an argument.
+
+pub mod offsets;

@@ -1,0 +1,8 @@
+//! Millstream runs event consumers as sandboxed WebAssembly plugins.
+
+pub mod broker;
+pub mod config;
+pub mod decide;
+pub mod event;
+pub mod plugin;
+pub mod records;
