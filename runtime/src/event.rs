@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use millstream_wire as wire;
+use tokio::time::Instant;
 
 /// A partition of a topic.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -48,12 +49,18 @@ pub struct Block {
     headers: Vec<wire::Header>,
     data: Vec<u8>,
     undecodable: Vec<u32>,
+    fetched_at: Instant,
 }
 
 impl Block {
     /// Where the events come from.
     pub fn source(&self) -> &TopicPartition {
         &self.source
+    }
+
+    /// When the adapter handed it over.
+    pub fn fetched_at(&self) -> Instant {
+        self.fetched_at
     }
 
     /// How many events it holds.
@@ -100,6 +107,12 @@ impl Block {
         self.data.len()
             + self.events.len() * size_of::<wire::Event>()
             + self.headers.len() * size_of::<wire::Header>()
+    }
+
+    /// What one of its events costs of a byte budget: its even share of the block, whose memory is
+    /// held until the last of them is settled.
+    pub fn event_cost(&self) -> usize {
+        self.bytes().div_ceil(self.events.len().max(1))
     }
 
     fn slice(&self, span: wire::Span) -> &[u8] {
@@ -223,6 +236,7 @@ impl BlockBuilder {
                 headers: Vec::new(),
                 data,
                 undecodable: Vec::new(),
+                fetched_at: Instant::now(),
             },
             topic,
         }
@@ -303,7 +317,8 @@ impl BlockBuilder {
     }
 
     /// The finished block.
-    pub fn build(self) -> Block {
+    pub fn build(mut self) -> Block {
+        self.block.fetched_at = Instant::now();
         self.block
     }
 

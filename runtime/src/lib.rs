@@ -1,8 +1,11 @@
 //! Millstream runs event consumers as sandboxed WebAssembly plugins.
 
 pub mod broker;
+pub mod clock;
 pub mod config;
+pub mod consumer;
 pub mod decide;
 pub mod event;
+pub mod metrics;
 pub mod plugin;
 pub mod records;

@@ -1,0 +1,387 @@
+//! From a plugin's answer to what follows from it: records to write, and the fate of each event.
+//!
+//! ```text
+//! work + checked outcome ─▶ verdicts ─▶ derived events ─┐
+//! work + failed call ─────▶ backoff ──▶ dead letters ───┼─▶ Answer { records, fates, … } ─▶ lane, writer
+//! ```
+
+use std::time::Duration;
+
+use millstream_wire as wire;
+use tokio::time::Instant;
+
+use super::dead_letter::{self, Reason};
+use super::derive::{Deriver, Derived, OwnHeader};
+use super::generation::Generation;
+use super::lane::scope;
+use super::work::{Item, Work};
+use crate::config::Consumer;
+use crate::decide::backoff::{self, Next};
+use crate::decide::verdict::{self, Said, Verdict};
+use crate::metrics::Outcome;
+use crate::plugin::CallError;
+use crate::records::Records;
+
+/// What follows from one call.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub records: Records,
+    /// By event of the work, in order.
+    pub fates: Vec<Fate>,
+    /// Derived events by index of the output.
+    pub produced: Vec<Produced>,
+    /// Attempts that failed, by kind.
+    pub failures: Vec<(&'static str, u64)>,
+    /// What every event needs is down: no call for this long.
+    pub unavailable: Option<Unavailable>,
+    /// The plugin says that going on would do harm.
+    pub stop: Option<String>,
+}
+
+/// Derived events of one output.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Produced {
+    pub events: u64,
+    pub bytes: u64,
+}
+
+/// What the plugin said when it found that nothing can be processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// Zero leaves it to the runtime.
+    pub after: Duration,
+    pub reason: String,
+}
+
+/// What becomes of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Settled(Outcome, Option<Reason>),
+    /// Back to its lane; no attempt is counted.
+    Again,
+    /// Back to its lane until this time, as this item.
+    Retry(RetryAt),
+    /// Its partition halts at it.
+    Halt(String),
+}
+
+/// A retry: when, and what the event has been through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryAt {
+    pub at: Instant,
+    pub attempt: u32,
+    pub failing_since: Instant,
+}
+
+/// What one call is made and answered with.
+pub struct Context<'a> {
+    pub generation: &'a Generation,
+    pub now: Instant,
+    pub now_ms: i64,
+    /// A random number from 0 to 1, for the jitter.
+    pub dice: f64,
+}
+
+impl Context<'_> {
+    fn settings(&self) -> &Consumer {
+        &self.generation.settings
+    }
+
+    fn after_failure(&self, item: &Item, at_least: Duration) -> Next {
+        let failing = item.failing_since.map_or(Duration::ZERO, |since| self.now - since);
+        backoff::after_failure(&self.settings().retry, item.attempt, failing, at_least, self.dice)
+    }
+
+    fn retry(&self, item: &Item, after: Duration) -> Fate {
+        Fate::Retry(RetryAt {
+            at: self.now + after,
+            attempt: item.attempt.saturating_add(1),
+            failing_since: item.failing_since.unwrap_or(self.now),
+        })
+    }
+
+    /// Writes the dead letter, or halts where there is no topic for it.
+    fn fail_for_good(
+        &self,
+        records: &mut Records,
+        work: &Work,
+        index: usize,
+        failure: dead_letter::Failure,
+    ) -> Fate {
+        let event = work.event(index);
+        let Some(dead_letter) = &self.settings().dead_letter else {
+            return Fate::Halt(format!(
+                "{}/{} failed for good ({}{}{}): {}",
+                event.source(),
+                event.offset(),
+                failure.reason.name(),
+                if failure.code.is_empty() { "" } else { ", code " },
+                failure.code,
+                dead_letter::cut(&failure.error, dead_letter::ERROR_LIMIT),
+            ));
+        };
+        let consumer = &self.settings().name;
+        let digest = self.generation.digest();
+        dead_letter::push(records, &dead_letter.topic, consumer, digest, &event, &failure);
+        Fate::Settled(Outcome::DeadLettered, Some(failure.reason))
+    }
+
+    fn first_seen_ms(&self, item: &Item) -> i64 {
+        let failing = item.failing_since.map_or(0, |since| {
+            i64::try_from((self.now - since).as_millis()).unwrap_or(i64::MAX)
+        });
+        self.now_ms.saturating_sub(failing)
+    }
+}
+
+/// What follows from an answered call.
+pub fn answered(context: &Context<'_>, work: &Work, batch: &wire::Batch<'_>, checked: &wire::Checked) -> Answer {
+    let outcome = checked.outcome();
+    let said = Words::new(work.len(), outcome);
+    let ordering = context.settings().ordering;
+    let verdicts = verdict::verdicts(
+        work.len(),
+        |index| said.of(index),
+        |index| scope(ordering, &work.event(index)),
+        |index| {
+            let after = said.failure(index).map_or(Duration::ZERO, after);
+            context.after_failure(&work.items[index], after) == Next::GiveUp
+        },
+        context.settings().dead_letter.is_some(),
+    );
+    let mut answer = Answer {
+        produced: vec![Produced::default(); context.settings().outputs.len()],
+        ..Answer::default()
+    };
+    let emitted = derive_all(context, &mut answer, work, batch, outcome, &verdicts);
+    for (index, verdict) in verdicts.iter().enumerate() {
+        let fate = match verdict {
+            Verdict::Take if emitted[index] => Fate::Settled(Outcome::Ok, None),
+            Verdict::Take => Fate::Settled(Outcome::Dropped, None),
+            Verdict::Again => Fate::Again,
+            Verdict::Retry | Verdict::DeadLetter | Verdict::Halt => {
+                failed(context, &mut answer, work, index, outcome, &said)
+            }
+        };
+        answer.fates.push(fate);
+    }
+    stop_or_wait(&mut answer, outcome);
+    answer
+}
+
+/// What follows from a call that failed. A batch of several is run again event by event: nobody
+/// knows yet who is at fault.
+pub fn call_failed(context: &Context<'_>, work: &Work, error: &CallError) -> Answer {
+    let mut answer = Answer::default();
+    if work.len() > 1 {
+        answer.fates = vec![Fate::Again; work.len()];
+        return answer;
+    }
+    let item = &work.items[0];
+    answer.failures.push((error.kind(), 1));
+    let fate = match context.after_failure(item, Duration::ZERO) {
+        Next::Again(after) => context.retry(item, after),
+        Next::GiveUp => {
+            let reason = match error {
+                CallError::Trap(_) => Reason::Trap,
+                CallError::Deadline(_) => Reason::Deadline,
+                CallError::Memory(_) => Reason::Memory,
+                CallError::Invalid(_) => Reason::Invalid,
+            };
+            let failure = dead_letter::Failure {
+                reason,
+                code: String::new(),
+                error: error.to_string(),
+                attempts: item.attempt,
+                first_seen_ms: context.first_seen_ms(item),
+            };
+            context.fail_for_good(&mut answer.records, work, 0, failure)
+        }
+    };
+    answer.fates.push(fate);
+    answer
+}
+
+/// Dead-letters the only event of `work` for a reason that no call is needed for.
+pub fn refused(context: &Context<'_>, work: &Work, reason: Reason, error: String) -> Answer {
+    let mut answer = Answer::default();
+    let failure = dead_letter::Failure {
+        reason,
+        code: String::new(),
+        error,
+        attempts: 0,
+        first_seen_ms: context.now_ms,
+    };
+    let fate = context.fail_for_good(&mut answer.records, work, 0, failure);
+    answer.fates.push(fate);
+    answer
+}
+
+/// The plugin's word for each event.
+struct Words<'a> {
+    handled: usize,
+    /// By event.
+    failures: Vec<Option<&'a wire::Failure>>,
+}
+
+impl<'a> Words<'a> {
+    fn new(events: usize, outcome: &'a wire::Outcome) -> Self {
+        let mut failures = Vec::new();
+        if !outcome.failures.is_empty() {
+            failures.resize(events, None);
+            for failure in &outcome.failures {
+                if let Some(slot) = failures.get_mut(failure.event as usize) {
+                    *slot = Some(failure);
+                }
+            }
+        }
+        Self {
+            handled: outcome.handled as usize,
+            failures,
+        }
+    }
+
+    fn failure(&self, index: usize) -> Option<&'a wire::Failure> {
+        self.failures.get(index).copied().flatten()
+    }
+
+    fn of(&self, index: usize) -> Said {
+        if index >= self.handled {
+            return Said::Unanswered;
+        }
+        match self.failure(index).map(|failure| failure.remedy) {
+            None => Said::Handled,
+            Some(wire::REMEDY_REJECT) => Said::Reject,
+            Some(wire::REMEDY_RETRY) => Said::Retry,
+            Some(_) => Said::Unanswered,
+        }
+    }
+}
+
+fn after(failure: &wire::Failure) -> Duration {
+    Duration::from_millis(u64::from(failure.after_ms))
+}
+
+fn text(outcome: &wire::Outcome, span: wire::Span) -> String {
+    String::from_utf8_lossy(span.of(&outcome.data).unwrap_or_default()).into_owned()
+}
+
+/// Writes the derived events of all taken events; says which events have some.
+fn derive_all(
+    context: &Context<'_>,
+    answer: &mut Answer,
+    work: &Work,
+    batch: &wire::Batch<'_>,
+    outcome: &wire::Outcome,
+    verdicts: &[Verdict],
+) -> Vec<bool> {
+    let settings = context.settings();
+    let mut deriver = Deriver::new(&settings.name, context.now_ms);
+    let mut emitted = vec![false; work.len()];
+    let mut own: Vec<OwnHeader<'_>> = Vec::new();
+    let (mut last, mut number) = (usize::MAX, 0);
+    let last_handled = (outcome.handled as usize).saturating_sub(1);
+    for output in &outcome.outputs {
+        let inherits = output.source != wire::SOURCE_BATCH;
+        let source = if inherits { output.source as usize } else { last_handled };
+        number = if source == last { number + 1 } else { 0 };
+        last = source;
+        if verdicts.get(source) != Some(&Verdict::Take) {
+            continue;
+        }
+        emitted[source] = true;
+        let target = &settings.outputs[output.output as usize];
+        let Some(topic) = &target.topic else {
+            continue;
+        };
+        let event = work.event(source);
+        own.clear();
+        let start = output.headers_start as usize;
+        for header in &outcome.headers[start..start + output.headers_count as usize] {
+            let value = header.value.of(&outcome.data).unwrap_or_default();
+            let null = header.bits & wire::HEADER_VALUE_NULL != 0;
+            own.push((header.name.of(&outcome.data).unwrap_or_default(), (!null).then_some(value)));
+        }
+        let part = |part: wire::Part, span: wire::Span, inherited: Option<_>| match part {
+            wire::Part::Source => inherited,
+            wire::Part::Null => None,
+            wire::Part::Outcome => span.of(&outcome.data),
+            wire::Part::Batch => span.of(batch.data),
+        };
+        let derived = Derived {
+            key: part(output.key_part(), output.key, event.key()),
+            value: part(output.value_part(), output.value, event.value()),
+            value_changed: output.value_part() != wire::Part::Source,
+            timestamp_ms: (output.edit & wire::EDIT_TIMESTAMP != 0).then_some(output.timestamp_ms),
+            edit: output.header_edit().unwrap_or(wire::HeaderEdit::Keep),
+            own: &own,
+            number,
+            inherits,
+        };
+        let before = answer.records.len();
+        deriver.push(&mut answer.records, topic, &event, &derived);
+        let produced = &mut answer.produced[output.output as usize];
+        produced.events += 1;
+        produced.bytes += answer.records.get(before).bytes() as u64;
+    }
+    emitted
+}
+
+/// The fate of an event that the plugin said failed.
+fn failed(
+    context: &Context<'_>,
+    answer: &mut Answer,
+    work: &Work,
+    index: usize,
+    outcome: &wire::Outcome,
+    said: &Words<'_>,
+) -> Fate {
+    let item = &work.items[index];
+    let Some(failure) = said.failure(index) else {
+        return Fate::Again;
+    };
+    let reason = if failure.remedy == wire::REMEDY_REJECT {
+        answer.failures.push(("reject", 1));
+        Reason::Rejected
+    } else {
+        answer.failures.push(("retry", 1));
+        if let Next::Again(wait) = context.after_failure(item, after(failure)) {
+            return context.retry(item, wait);
+        }
+        Reason::RetriesExhausted
+    };
+    let failure = dead_letter::Failure {
+        reason,
+        code: text(outcome, failure.code),
+        error: text(outcome, failure.reason),
+        attempts: item.attempt,
+        first_seen_ms: context.first_seen_ms(item),
+    };
+    context.fail_for_good(&mut answer.records, work, index, failure)
+}
+
+fn stop_or_wait(answer: &mut Answer, outcome: &wire::Outcome) {
+    for failure in &outcome.failures {
+        match failure.remedy {
+            wire::REMEDY_UNAVAILABLE => {
+                answer.failures.push(("unavailable", 1));
+                answer.unavailable = Some(Unavailable {
+                    after: after(failure),
+                    reason: text(outcome, failure.reason),
+                });
+            }
+            wire::REMEDY_HALT => answer.stop = Some(text(outcome, failure.reason)),
+            _ => {}
+        }
+    }
+}
+
+/// A unit's place among a consumer's: enough to name it in a log.
+pub fn describe(work: &Work) -> String {
+    let Some(last) = work.len().checked_sub(1) else {
+        return "nothing".into();
+    };
+    let (first, last) = (work.event(0), work.event(last));
+    format!("{}/{}..={}", first.source(), first.offset(), last.offset())
+}
+

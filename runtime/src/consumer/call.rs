@@ -1,0 +1,114 @@
+//! One call into a plugin: borrow an instance, lower the batch, put the answer together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::assemble::{self, Answer, Context};
+use super::generation::Generation;
+use super::work::{Packed, Work};
+use crate::clock;
+use crate::config::Ordering;
+use crate::decide::pace;
+use crate::plugin::{CallContext, CallError, Instance, StartError};
+
+/// What is to be done.
+pub struct Call {
+    pub generation: Arc<Generation>,
+    /// An idle instance of that generation; `None` starts one.
+    pub instance: Option<Box<dyn Instance>>,
+    pub work: Work,
+}
+
+/// What came of it.
+pub struct Done {
+    pub generation: Arc<Generation>,
+    /// Gone after a trap.
+    pub instance: Option<Box<dyn Instance>>,
+    pub work: Work,
+    pub result: Result<Answer, Trouble>,
+    /// How long the plugin took; without the start of the instance.
+    pub took: Duration,
+    /// How long the instance took to start, where one was started.
+    pub started: Option<Result<Duration, ()>>,
+}
+
+/// Why there is no ordinary answer.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The instance did not start; the events were not touched.
+    Start(StartError),
+    /// The call failed; the answer says what becomes of its events.
+    Call(CallError, Answer),
+}
+
+/// Makes the call. Never fails: trouble is part of the result.
+pub async fn run(call: Call) -> Done {
+    let Call {
+        generation,
+        instance,
+        work,
+    } = call;
+    let (mut instance, started) = match instance {
+        Some(instance) => (instance, None),
+        None => {
+            let begun = Instant::now();
+            match generation.plugin.instantiate().await {
+                Ok(instance) => (instance, Some(Ok(begun.elapsed()))),
+                Err(error) => {
+                    return Done {
+                        generation,
+                        instance: None,
+                        work,
+                        result: Err(Trouble::Start(error)),
+                        took: Duration::ZERO,
+                        started: Some(Err(())),
+                    };
+                }
+            }
+        }
+    };
+    let begun = Instant::now();
+    let result = process(&generation, instance.as_mut(), &work, begun).await;
+    let took = begun.elapsed();
+    let dead = matches!(
+        result,
+        Err(Trouble::Call(CallError::Trap(_) | CallError::Deadline(_) | CallError::Memory(_), _))
+    );
+    Done {
+        generation,
+        instance: (!dead).then_some(instance),
+        work,
+        result,
+        took,
+        started,
+    }
+}
+
+async fn process(
+    generation: &Generation,
+    instance: &mut dyn Instance,
+    work: &Work,
+    begun: Instant,
+) -> Result<Answer, Trouble> {
+    let settings = &generation.settings;
+    let deadline = pace::budget(settings.limits.deadline, settings.limits.call, work.len());
+    let packed = Packed::new(work);
+    let budget_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+    let batch = packed.batch(budget_ms, settings.ordering == Ordering::Partition);
+    let answered = instance.process(batch, &CallContext { deadline }).await;
+    let context = Context {
+        generation,
+        now: begun.max(Instant::now()),
+        now_ms: clock::now_ms(),
+        dice: fastrand::f64(),
+    };
+    match answered {
+        Ok(checked) => Ok(assemble::answered(&context, work, &batch, &checked)),
+        Err(error) => {
+            let answer = assemble::call_failed(&context, work, &error);
+            Err(Trouble::Call(error, answer))
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! What follows from calls and from what was written: units, settled offsets, halts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::assemble::{self, Answer, Context, Fate, Unavailable};
+use super::call::{Done, Trouble};
+use super::dead_letter::Reason;
+use super::lane::Back;
+use super::positions::Committed;
+use super::runner::{LaneId, Runner};
+use super::status::State;
+use super::unit::{Settled, Unit};
+use super::work::{Item, Work};
+use super::writer::Written;
+use crate::broker::PublishError;
+use crate::clock;
+use crate::decide::admission::Load;
+use crate::decide::backoff;
+use crate::metrics::Outcome;
+use crate::plugin::StartError;
+use crate::records::Records;
+
+impl Runner {
+    /// A call ended.
+    pub(super) fn on_done(&mut self, id: LaneId, done: Done) {
+        let now = Instant::now();
+        self.instances.give_back(done.instance);
+        self.count(&done.started, done.took, &done.result);
+        if let Some(lane) = self.lane(id) {
+            lane.busy = false;
+        }
+        let deadline = self.settings().limits.deadline;
+        let events = done.work.len();
+        match done.result {
+            Ok(answer) => {
+                if let Some(lane) = self.lane(id) {
+                    lane.pace().answered(events, done.took, deadline);
+                }
+                self.unavailable = match &answer.unavailable {
+                    Some(unavailable) => {
+                        self.wait(unavailable.clone(), now);
+                        self.unavailable.saturating_add(1)
+                    }
+                    None => 0,
+                };
+                if let Some(reason) = answer.stop.clone() {
+                    self.stop(format!("the plugin asked to halt: {reason}"));
+                }
+                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+            }
+            Err(Trouble::Call(error, answer)) => {
+                let consumer = &self.settings().name;
+                let what = assemble::describe(&done.work);
+                let digest = done.generation.digest();
+                tracing::warn!(%consumer, events = %what, %digest, %error, "a call into the plugin failed");
+                if let Some(lane) = self.lane(id)
+                    && events > 1
+                {
+                    lane.pace().missed();
+                    lane.isolate(events);
+                }
+                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+            }
+            Err(Trouble::Start(error)) => {
+                self.unavailable = self.unavailable.saturating_add(1);
+                self.start_failed(&error, now);
+                let answer = Answer {
+                    fates: vec![Fate::Again; events],
+                    ..Answer::default()
+                };
+                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+            }
+        }
+        self.consider(id, now);
+    }
+
+    fn count(&self, started: &Option<Result<Duration, ()>>, took: Duration, result: &Result<Answer, Trouble>) {
+        let mut ledger = self.ledger.lock();
+        match started {
+            Some(Ok(took)) => {
+                ledger.instantiations_ok += 1;
+                ledger.init_duration.observe(took.as_secs_f64(), 1);
+            }
+            Some(Err(())) => ledger.instantiations_failed += 1,
+            None => {}
+        }
+        let answer = match result {
+            Ok(answer) | Err(Trouble::Call(_, answer)) => answer,
+            Err(Trouble::Start(_)) => return,
+        };
+        ledger.call_duration.observe(took.as_secs_f64(), 1);
+        for (kind, times) in &answer.failures {
+            ledger.failed(kind, *times);
+        }
+    }
+
+    fn start_failed(&mut self, error: &StartError, now: Instant) {
+        let after = match error {
+            StartError::Misconfigured(reason) => {
+                self.stop(format!("the plugin refuses its configuration: {reason}"));
+                return;
+            }
+            StartError::Unavailable(_) | StartError::Failed(_) | StartError::Exhausted(_) => Duration::ZERO,
+        };
+        let reason = error.to_string();
+        self.wait(Unavailable { after, reason }, now);
+    }
+
+    /// No call for a while: what the plugin needs is down.
+    fn wait(&mut self, unavailable: Unavailable, now: Instant) {
+        let settings = self.settings();
+        let backoff = backoff::delay(&settings.retry, self.unavailable.max(1), fastrand::f64());
+        let after = if unavailable.after.is_zero() {
+            backoff
+        } else {
+            unavailable.after
+        };
+        let reason = &unavailable.reason;
+        tracing::warn!(consumer = %settings.name, ?after, %reason, "unavailable; calls wait and no attempt is counted");
+        if !matches!(self.state, State::Stopped(_) | State::Draining) {
+            self.state = State::Waiting(unavailable.reason);
+        }
+        self.no_calls_until = Some(now + after);
+    }
+
+    /// Stops the consumer until someone acts; its membership is kept.
+    pub(super) fn stop(&mut self, reason: String) {
+        tracing::error!(consumer = %self.settings().name, %reason, "the consumer stops");
+        let names: Vec<_> = self.assignments.keys().cloned().collect();
+        self.control.hold(&names);
+        for id in self.partitions.keys().copied().collect::<Vec<_>>() {
+            self.abandon_waiting(id);
+        }
+        if self.state != State::Draining {
+            self.state = State::Stopped(reason);
+        }
+        self.show(Instant::now());
+    }
+
+    /// Stops a partition at an event that failed for good.
+    pub(super) fn halt(&mut self, id: u64, reason: String) {
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
+        let name = partition.name.clone();
+        partition.halted = Some(reason.clone());
+        partition.held_since.get_or_insert_with(Instant::now);
+        self.control.hold(std::slice::from_ref(&name));
+        tracing::error!(
+            consumer = %self.settings().name, partition = %name, %reason,
+            "the partition halts; name a dead_letter topic for such events, or mend the plugin, and start again"
+        );
+        self.abandon_waiting(id);
+        self.show(Instant::now());
+    }
+
+    /// Turns the fates of a call's events into a unit and what goes back to the lane. `slot` is
+    /// `None` for events that never were in a lane.
+    pub(super) fn conclude(&mut self, assignment: u64, slot: Option<usize>, work: Work, answer: Answer) {
+        let halted = self.partitions.get(&assignment).is_none_or(|partition| partition.halted.is_some());
+        let standing = matches!(self.state, State::Stopped(_) | State::Draining);
+        let Some(partition) = self.partitions.get(&assignment).map(|partition| partition.name.clone()) else {
+            self.abandon(None, &work, 0..work.len());
+            return;
+        };
+        let mut settled = Vec::with_capacity(work.len());
+        let mut back = Vec::new();
+        let mut abandoned = Vec::new();
+        let mut halt = None;
+        for (index, fate) in answer.fates.iter().enumerate() {
+            let item = work.items[index];
+            match fate {
+                Fate::Settled(outcome, reason) => settled.push(entry(&work, index, *outcome, *reason)),
+                Fate::Halt(reason) => {
+                    halt = Some(reason.clone());
+                    abandoned.push(index);
+                }
+                _ if halted || standing || halt.is_some() || slot.is_none() => abandoned.push(index),
+                Fate::Again => back.push(Back::Again(item)),
+                Fate::Retry(retry) => {
+                    let item = Item {
+                        attempt: retry.attempt,
+                        failing_since: Some(retry.failing_since),
+                        ..item
+                    };
+                    back.push(Back::Retry(item, retry.at));
+                }
+            }
+        }
+        self.abandon(Some(assignment), &work, abandoned.into_iter());
+        if let Some(lane) = slot.and_then(|slot| self.lane(LaneId { assignment, slot })) {
+            lane.give_back(&work, back);
+        }
+        if !settled.is_empty() {
+            self.writer.write(Unit {
+                partition,
+                assignment,
+                records: Arc::new(answer.records),
+                settled,
+                produced: answer.produced,
+                work,
+            });
+        }
+        if let Some(reason) = halt {
+            self.halt(assignment, reason);
+        }
+    }
+
+    /// The writer has something to say.
+    pub(super) fn on_written(&mut self, written: Written) {
+        match written {
+            Written::Unit(unit) => self.settle(&unit),
+            Written::Refused(error) => self.refused(&error),
+        }
+    }
+
+    fn settle(&mut self, unit: &Unit) {
+        let now = Instant::now();
+        let ours = self.positions.settle(unit, now);
+        let now_ms = clock::now_ms();
+        let mut total = Load::default();
+        let mut ledger = self.ledger.lock();
+        for settled in &unit.settled {
+            let index = settled.index as usize;
+            let block = unit.work.block(&unit.work.items[index]);
+            let load = Load {
+                events: 1,
+                bytes: block.event_cost(),
+            };
+            total.add(load);
+            if !ours {
+                ledger.settled(Outcome::Abandoned, load);
+                continue;
+            }
+            ledger.settled(settled.outcome, load);
+            if let Some(reason) = settled.reason {
+                ledger.dead_lettered(reason);
+            }
+            let timestamp_ms = unit.work.event(index).timestamp_ms();
+            ledger.latency.observe((now_ms - timestamp_ms).max(0) as f64 / 1000.0, 1);
+            let waited = now.saturating_duration_since(block.fetched_at()).as_secs_f64();
+            ledger.processing.observe(waited, 1);
+        }
+        if ours && let Some(last) = unit.settled.last() {
+            let seconds = unit.work.event(last.index as usize).timestamp_ms() as f64 / 1000.0;
+            let newest = ledger.last_settled.entry(unit.partition.topic.clone()).or_default();
+            *newest = newest.max(seconds);
+        }
+        for (output, produced) in self.generation.settings.outputs.iter().zip(&unit.produced) {
+            if produced.events > 0 {
+                let volume = ledger.produced.entry(output.name.clone()).or_default();
+                volume.events += produced.events;
+                volume.bytes += produced.bytes;
+            }
+        }
+        drop(ledger);
+        if let Some(partition) = self.partitions.get_mut(&unit.assignment) {
+            partition.load.remove(total);
+        }
+        self.open_valves(now);
+    }
+
+    pub(super) fn on_committed(&mut self, committed: &Committed) {
+        let mut ledger = self.ledger.lock();
+        ledger.commit_duration.observe(committed.took.as_secs_f64(), 1);
+        match &committed.result {
+            Ok(()) => ledger.commits_ok += 1,
+            Err(error) => {
+                ledger.commits_failed += 1;
+                tracing::warn!(consumer = %self.generation.settings.name, %error, "commit failed");
+            }
+        }
+        drop(ledger);
+        self.show(Instant::now());
+    }
+
+    /// The broker refuses a record for good: its source event becomes a dead letter, or the
+    /// partition halts.
+    fn refused(&mut self, error: &PublishError) {
+        let generation = self.generation.clone();
+        let dead_letter = generation.settings.dead_letter.clone();
+        let mut halt = None;
+        let mut dropped = None;
+        self.writer.mend(|mut unit| {
+            let index = match error {
+                PublishError::Event { index, .. } | PublishError::Topic { index, .. } => *index,
+                PublishError::Passing(_) => return Some(unit),
+            };
+            let culprit = unit.records.get(index.min(unit.records.len().saturating_sub(1)));
+            let to_dead_letters = dead_letter.as_ref().is_some_and(|to| to.topic == *culprit.topic());
+            let offset = culprit.tag();
+            if matches!(error, PublishError::Event { .. }) && dead_letter.is_some() && !to_dead_letters {
+                dead_letter_source(&generation, &mut unit, offset, error);
+                return Some(unit);
+            }
+            halt = Some((unit.assignment, format!("the event at offset {offset} cannot be written: {error}")));
+            dropped = Some(unit);
+            None
+        });
+        if let Some(unit) = dropped {
+            let indices: Vec<usize> = unit.settled.iter().map(|settled| settled.index as usize).collect();
+            self.abandon(Some(unit.assignment), &unit.work, indices.into_iter());
+        }
+        if let Some((assignment, reason)) = halt {
+            self.halt(assignment, reason);
+        }
+    }
+
+    /// Ends events without settling them: they come again to whoever reads the partition next.
+    fn abandon(&mut self, assignment: Option<u64>, work: &Work, indices: impl Iterator<Item = usize>) {
+        let mut load = Load::default();
+        for index in indices {
+            load.add(Load {
+                events: 1,
+                bytes: work.block(&work.items[index]).event_cost(),
+            });
+        }
+        self.ledger.lock().settled(Outcome::Abandoned, load);
+        if let Some(partition) = assignment.and_then(|id| self.partitions.get_mut(&id)) {
+            partition.load.remove(load);
+        }
+    }
+
+    /// Abandons what waits in the lanes of a partition.
+    pub(super) fn abandon_waiting(&mut self, id: u64) {
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            let load = partition.clear();
+            partition.load.remove(load);
+            self.ledger.lock().settled(Outcome::Abandoned, load);
+        }
+    }
+
+    fn lane(&mut self, id: LaneId) -> Option<&mut super::lane::Lane> {
+        self.partitions.get_mut(&id.assignment)?.lane(id.slot)
+    }
+}
+
+fn entry(work: &Work, index: usize, outcome: Outcome, reason: Option<Reason>) -> Settled {
+    Settled {
+        offset: work.event(index).offset(),
+        index: index as u32,
+        outcome,
+        reason,
+    }
+}
+
+/// Takes the outputs of one source out of a unit and dead-letters the source instead.
+fn dead_letter_source(
+    generation: &super::generation::Generation,
+    unit: &mut Unit,
+    offset: u64,
+    error: &PublishError,
+) {
+    let Some(settled) = unit.settled.iter_mut().find(|settled| settled.offset == offset) else {
+        return;
+    };
+    let mut records = Records::new();
+    for record in unit.records.iter().filter(|record| record.tag() != offset) {
+        records.push_view(&record);
+    }
+    let mut work = Work::default();
+    let item = unit.work.items[settled.index as usize];
+    work.push(unit.work.block(&item), item);
+    let context = Context {
+        generation,
+        now: Instant::now(),
+        now_ms: clock::now_ms(),
+        dice: 0.0,
+    };
+    let answer = assemble::refused(&context, &work, Reason::Undeliverable, error.to_string());
+    records.append_all(&answer.records);
+    settled.outcome = Outcome::DeadLettered;
+    settled.reason = Some(Reason::Undeliverable);
+    unit.records = Arc::new(records);
+}

@@ -1,0 +1,183 @@
+//! Dead letters: the event as it was, and beside it why it failed.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::event::EventView;
+use crate::records::{NewRecord, Records};
+
+/// Headers that a dead letter adds begin with this.
+pub const PREFIX: &str = "millstream-dlq-";
+
+/// The longest error text that is kept, in bytes.
+pub const ERROR_LIMIT: usize = 1024;
+
+/// Why an event failed for good: the header `millstream-dlq-reason` and the label `reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    Rejected,
+    RetriesExhausted,
+    Trap,
+    Deadline,
+    Memory,
+    Invalid,
+    Decode,
+    Undeliverable,
+    Hops,
+}
+
+impl Reason {
+    /// All of them, for metrics that start at zero.
+    pub const ALL: [Self; 9] = [
+        Self::Rejected,
+        Self::RetriesExhausted,
+        Self::Trap,
+        Self::Deadline,
+        Self::Memory,
+        Self::Invalid,
+        Self::Decode,
+        Self::Undeliverable,
+        Self::Hops,
+    ];
+
+    /// As it stands in headers and labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::RetriesExhausted => "retries-exhausted",
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Invalid => "invalid",
+            Self::Decode => "decode",
+            Self::Undeliverable => "undeliverable",
+            Self::Hops => "hops",
+        }
+    }
+}
+
+/// Everything that a dead letter says besides its event.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub reason: Reason,
+    /// The plugin's own name for it; may be empty.
+    pub code: String,
+    pub error: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub first_seen_ms: i64,
+}
+
+/// Appends the dead letter of `event` for `topic`.
+pub fn push(
+    records: &mut Records,
+    topic: &Arc<str>,
+    consumer: &str,
+    digest: &str,
+    event: &EventView<'_>,
+    failure: &Failure,
+) {
+    records.push(
+        topic,
+        NewRecord {
+            key: event.key(),
+            value: event.value(),
+            partition: None,
+            timestamp_ms: Some(event.timestamp_ms()),
+            tag: event.offset(),
+        },
+    );
+    let mut count = 0u32;
+    for (name, value) in event.headers() {
+        if name == b"millstream-dlq-count" {
+            count = value
+                .and_then(|value| std::str::from_utf8(value).ok())
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0);
+        }
+        // An event that was replayed and failed again says why it failed this time.
+        if !name.starts_with(PREFIX.as_bytes()) {
+            records.push_header(name, value);
+        }
+    }
+    let mut text = String::new();
+    let mut add = |name: &str, value: &dyn std::fmt::Display| {
+        text.clear();
+        let _ = write!(text, "{value}");
+        let header = format!("{PREFIX}{name}");
+        records.push_header(header.as_bytes(), Some(text.as_bytes()));
+    };
+    let source = event.source();
+    add("consumer", &consumer);
+    add("topic", &source.topic);
+    add("partition", &source.partition);
+    add("offset", &event.offset());
+    add("timestamp", &event.timestamp_ms());
+    add("reason", &failure.reason.name());
+    add("code", &failure.code);
+    add("error", &cut(&failure.error, ERROR_LIMIT));
+    add("attempts", &failure.attempts);
+    add("count", &count.saturating_add(1));
+    add("first-seen", &failure.first_seen_ms);
+    add("plugin-digest", &digest);
+}
+
+/// The longest start of `text` that fits `limit` bytes and ends between characters.
+pub fn cut(text: &str, limit: usize) -> &str {
+    if text.len() <= limit {
+        return text;
+    }
+    let mut end = limit;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{BlockBuilder, NewEvent, TopicPartition};
+
+    fn failure(error: &str) -> Failure {
+        Failure {
+            reason: Reason::Rejected,
+            code: "bad-price".into(),
+            error: error.into(),
+            attempts: 1,
+            first_seen_ms: 77,
+        }
+    }
+
+    #[test]
+    fn the_event_stays_as_it_was_and_says_where_it_came_from() {
+        let mut builder = BlockBuilder::new(TopicPartition::new("orders", 2), 1, 0);
+        builder.push(NewEvent {
+            offset: 9,
+            timestamp_ms: 5,
+            timestamp_of_broker: false,
+            key: None,
+            value: Some(&[0xff, 0]),
+        });
+        builder.push_header(&[0xfe], Some(b"raw"));
+        builder.push_header(b"millstream-dlq-count", Some(b"2"));
+        builder.push_header(b"millstream-dlq-reason", Some(b"trap"));
+        let block = builder.build();
+        let mut records = Records::new();
+        let long = "é".repeat(ERROR_LIMIT);
+        push(&mut records, &"dlq".into(), "enrich", "sha256:aa", &block.event(0), &failure(&long));
+        let record = records.get(0);
+        assert_eq!((record.key(), record.value()), (None, Some(&[0xff, 0][..])));
+        let header = |name: &str| {
+            let found: Vec<_> = record.headers().filter(|(n, _)| *n == name.as_bytes()).collect();
+            assert_eq!(found.len(), 1, "{name}");
+            String::from_utf8_lossy(found[0].1.unwrap_or_default()).into_owned()
+        };
+        assert_eq!(record.headers().next(), Some((&[0xfe][..], Some(&b"raw"[..]))));
+        assert_eq!(header("millstream-dlq-offset"), "9");
+        assert_eq!(header("millstream-dlq-reason"), "rejected");
+        assert_eq!(header("millstream-dlq-count"), "3");
+        assert_eq!(header("millstream-dlq-error").len(), ERROR_LIMIT);
+    }
+}

@@ -1,0 +1,398 @@
+//! The headers of a derived event: what it inherits, what the plugin set, what the runtime adds.
+//!
+//! ```text
+//! source's headers ─▶ without millstream-*, traceparent, and those that the plugin amends ─┐
+//! plugin's own ────────────────────────────────────────────────────────────────────────────┼─▶ record
+//! runtime's: source, id, hops, traceparent continued, correlation-id, CloudEvents identity ┘
+//! ```
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use millstream_wire::HeaderEdit;
+
+use crate::event::EventView;
+use crate::records::{NewRecord, Records};
+
+/// `topic/partition/offset` of the source.
+pub const SOURCE: &str = "millstream-source";
+/// `topic/partition/offset/n`, the same at every attempt: the idempotency key.
+pub const ID: &str = "millstream-id";
+/// How many consumers an event has come through.
+pub const HOPS: &str = "millstream-hops";
+/// Prefix of the headers that are the runtime's alone.
+pub const RESERVED: &[u8] = b"millstream-";
+
+const TRACEPARENT: &[u8] = b"traceparent";
+const TRACESTATE: &[u8] = b"tracestate";
+const BAGGAGE: &[u8] = b"baggage";
+const CORRELATION_ID: &[u8] = b"correlation-id";
+const CE_ID: &[u8] = b"ce_id";
+const CE_SOURCE: &[u8] = b"ce_source";
+const CE_TIME: &[u8] = b"ce_time";
+
+/// Inherited timestamps further ahead than this are set back to now: a broker may refuse them, and
+/// retention by time would keep their segment for as long.
+const AHEAD_MS: i64 = 3_600_000;
+
+/// A header that the plugin set.
+pub type OwnHeader<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// A derived event as the plugin gave it.
+pub struct Derived<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    /// Whether the value is another than the source's.
+    pub value_changed: bool,
+    /// Milliseconds; `None` is the source's.
+    pub timestamp_ms: Option<i64>,
+    pub edit: HeaderEdit,
+    pub own: &'a [OwnHeader<'a>],
+    /// Counts the derived events of one source, from 0 on.
+    pub number: u32,
+    /// Whether there is a source to inherit headers from; else the source only says where the
+    /// event comes from.
+    pub inherits: bool,
+}
+
+/// Writes derived events of one consumer; keeps its buffers.
+pub struct Deriver {
+    consumer: Arc<str>,
+    now_ms: i64,
+    id: String,
+    text: String,
+}
+
+impl Deriver {
+    /// For `consumer`, at this time of the wall clock.
+    pub fn new(consumer: &Arc<str>, now_ms: i64) -> Self {
+        Self {
+            consumer: consumer.clone(),
+            now_ms,
+            id: String::with_capacity(64),
+            text: String::with_capacity(64),
+        }
+    }
+
+    /// Appends the record of a derived event for `topic`.
+    pub fn push(
+        &mut self,
+        records: &mut Records,
+        topic: &Arc<str>,
+        source: &EventView<'_>,
+        derived: &Derived<'_>,
+    ) {
+        let timestamp = derived.timestamp_ms.unwrap_or_else(|| {
+            let inherited = source.timestamp_ms();
+            if inherited > self.now_ms.saturating_add(AHEAD_MS) {
+                self.now_ms
+            } else {
+                inherited
+            }
+        });
+        records.push(
+            topic,
+            NewRecord {
+                key: derived.key,
+                value: derived.value,
+                partition: None,
+                timestamp_ms: Some(timestamp),
+                tag: source.offset(),
+            },
+        );
+        let inherited = self.inherit(records, source, derived);
+        for (name, value) in derived.own {
+            let removal = derived.edit == HeaderEdit::Amend && value.is_none();
+            if !removal {
+                records.push_header(name, *value);
+            }
+        }
+        self.add_runtime_headers(records, source, derived, inherited);
+    }
+
+    /// Copies what the record keeps of its source's headers, and reports what the source had.
+    fn inherit(
+        &self,
+        records: &mut Records,
+        source: &EventView<'_>,
+        derived: &Derived<'_>,
+    ) -> Inherited {
+        let mut found = Inherited::default();
+        if !derived.inherits {
+            return found;
+        }
+        let replaced = derived.edit == HeaderEdit::Replace;
+        for (name, value) in source.headers() {
+            if name.starts_with(RESERVED) {
+                if name == HOPS.as_bytes() {
+                    found.hops = parse_hops(value);
+                }
+                continue;
+            }
+            let passes_a_replacement = name == TRACESTATE || name == BAGGAGE || name == CORRELATION_ID;
+            found.cloud_event |= name == CE_ID;
+            found.correlation |= name == CORRELATION_ID;
+            found.trace |= name == TRACEPARENT;
+            let identity = name == CE_ID || name == CE_SOURCE || name == CE_TIME;
+            let dropped = name == TRACEPARENT
+                || (replaced && !passes_a_replacement)
+                || (identity && derived.value_changed)
+                || (derived.edit != HeaderEdit::Keep && derived.has_own(name));
+            if !dropped {
+                records.push_header(name, value);
+            }
+        }
+        found
+    }
+
+    fn add_runtime_headers(
+        &mut self,
+        records: &mut Records,
+        source: &EventView<'_>,
+        derived: &Derived<'_>,
+        inherited: Inherited,
+    ) {
+        self.id.clear();
+        let _ = write!(self.id, "{}/{}", source.source(), source.offset());
+        records.push_header(SOURCE.as_bytes(), Some(self.id.as_bytes()));
+        if !inherited.correlation && !derived.has_own(CORRELATION_ID) {
+            // From the source's place, so that every attempt and every derived event agrees on it.
+            let hash = xxhash_rust::xxh3::xxh3_128(self.id.as_bytes());
+            self.text.clear();
+            let _ = write!(self.text, "{hash:032x}");
+            records.push_header(CORRELATION_ID, Some(self.text.as_bytes()));
+        }
+        let _ = write!(self.id, "/{}", derived.number);
+        records.push_header(ID.as_bytes(), Some(self.id.as_bytes()));
+        self.text.clear();
+        let _ = write!(self.text, "{}", inherited.hops.saturating_add(1));
+        records.push_header(HOPS.as_bytes(), Some(self.text.as_bytes()));
+        if inherited.trace
+            && let Some(parent) = source.header("traceparent").and_then(TraceParent::parse)
+        {
+            self.text.clear();
+            let span = xxhash_rust::xxh3::xxh3_64(self.id.as_bytes()).max(1);
+            let _ = write!(self.text, "00-{}-{span:016x}-{}", parent.trace_id, parent.flags);
+            records.push_header(TRACEPARENT, Some(self.text.as_bytes()));
+        }
+        if inherited.cloud_event && derived.value_changed {
+            if !derived.has_own(CE_ID) {
+                records.push_header(CE_ID, Some(self.id.as_bytes()));
+            }
+            if !derived.has_own(CE_SOURCE) {
+                self.text.clear();
+                let _ = write!(self.text, "millstream/{}", self.consumer);
+                records.push_header(CE_SOURCE, Some(self.text.as_bytes()));
+            }
+            if !derived.has_own(CE_TIME) {
+                let time = rfc3339(self.now_ms);
+                records.push_header(CE_TIME, Some(time.as_bytes()));
+            }
+        }
+    }
+}
+
+impl Derived<'_> {
+    fn has_own(&self, name: &[u8]) -> bool {
+        self.own.iter().any(|(own, _)| *own == name)
+    }
+}
+
+/// What was found among the source's headers.
+#[derive(Clone, Copy, Default)]
+struct Inherited {
+    hops: u32,
+    correlation: bool,
+    trace: bool,
+    cloud_event: bool,
+}
+
+/// How many consumers an event has come through; 0 where no header says so.
+pub fn hops(event: &EventView<'_>) -> u32 {
+    if event.record().headers_count == 0 {
+        return 0;
+    }
+    parse_hops(event.header(HOPS))
+}
+
+fn parse_hops(value: Option<&[u8]>) -> u32 {
+    value
+        .and_then(|value| std::str::from_utf8(value).ok())
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The parts of a `traceparent` that a continued trace keeps (W3C Trace Context, level 1).
+struct TraceParent<'a> {
+    trace_id: &'a str,
+    flags: &'a str,
+}
+
+impl<'a> TraceParent<'a> {
+    /// `version-traceid-parentid-flags` in lower-case hexadecimal; a malformed one starts no trace.
+    fn parse(value: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        let mut parts = text.split('-');
+        let (version, trace_id, parent, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let hexadecimal = |part: &str, length: usize| {
+            part.len() == length
+                && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        };
+        let valid = hexadecimal(version, 2)
+            && version != "ff"
+            && hexadecimal(trace_id, 32)
+            && hexadecimal(parent, 16)
+            && hexadecimal(flags, 2)
+            && trace_id.bytes().any(|byte| byte != b'0')
+            && (version != "00" || parts.next().is_none());
+        valid.then_some(Self { trace_id, flags })
+    }
+}
+
+/// Milliseconds since 1970-01-01 UTC as RFC 3339, such as `2026-11-21T06:00:00.000Z`.
+///
+/// The civil date is counted as Howard Hinnant's `civil_from_days` describes it.
+pub fn rfc3339(ms: i64) -> String {
+    let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
+    let (second, millis) = (in_day / 1_000 % 60, in_day % 1_000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::event::{Block, BlockBuilder, NewEvent, TopicPartition};
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn source(headers: &[(&str, &str)]) -> Block {
+        let mut builder = BlockBuilder::new(TopicPartition::new("orders", 3), 1, 0);
+        builder.push(NewEvent {
+            offset: 42,
+            timestamp_ms: NOW - 5,
+            timestamp_of_broker: false,
+            key: Some(b"k"),
+            value: Some(b"v"),
+        });
+        for (name, value) in headers {
+            builder.push_header(name.as_bytes(), Some(value.as_bytes()));
+        }
+        builder.build()
+    }
+
+    fn headers(block: &Block, edit: HeaderEdit, own: &[OwnHeader<'_>]) -> BTreeMap<String, String> {
+        let derived = Derived {
+            key: Some(b"k"),
+            value: Some(b"w"),
+            value_changed: true,
+            timestamp_ms: None,
+            edit,
+            own,
+            number: 1,
+            inherits: true,
+        };
+        let mut records = Records::new();
+        Deriver::new(&"enrich".into(), NOW).push(&mut records, &"out".into(), &block.event(0), &derived);
+        let record = records.get(0);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let count = record.headers().count();
+        let map: BTreeMap<_, _> = record
+            .headers()
+            .map(|(name, value)| (text(name), value.map_or("null".into(), text)))
+            .collect();
+        assert_eq!(map.len(), count, "no header is written twice");
+        map
+    }
+
+    #[test]
+    fn provenance_is_added_to_what_is_inherited() {
+        let block = source(&[("region", "eu")]);
+        let found = headers(&block, HeaderEdit::Keep, &[]);
+        assert_eq!(found["region"], "eu");
+        assert_eq!(found["millstream-source"], "orders/3/42");
+        assert_eq!(found["millstream-id"], "orders/3/42/1");
+        assert_eq!(found["millstream-hops"], "1");
+        assert_eq!(found["correlation-id"].len(), 32);
+        assert_eq!(found, headers(&block, HeaderEdit::Keep, &[]), "every attempt says the same");
+    }
+
+    #[test]
+    fn hops_count_up_and_old_provenance_goes() {
+        let block = source(&[("millstream-hops", "4"), ("millstream-id", "a/0/1/0"), ("millstream-dlq-reason", "trap")]);
+        let found = headers(&block, HeaderEdit::Keep, &[]);
+        assert_eq!(found["millstream-hops"], "5");
+        assert_eq!(found["millstream-id"], "orders/3/42/1");
+        assert!(!found.contains_key("millstream-dlq-reason"));
+    }
+
+    #[test]
+    fn a_trace_is_continued_with_a_span_of_its_own() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let block = source(&[("traceparent", parent), ("tracestate", "a=1")]);
+        for edit in [HeaderEdit::Keep, HeaderEdit::Replace] {
+            let found = headers(&block, edit, &[]);
+            let continued = &found["traceparent"];
+            assert_eq!(continued[..36], parent[..36]);
+            assert_ne!(continued[36..52], parent[36..52]);
+            assert_eq!(found["tracestate"], "a=1");
+        }
+    }
+
+    #[test]
+    fn a_malformed_trace_is_not_passed_on() {
+        for bad in ["", "00-xyz", "00-00000000000000000000000000000000-00f067aa0ba902b7-01"] {
+            let found = headers(&source(&[("traceparent", bad)]), HeaderEdit::Keep, &[]);
+            assert!(!found.contains_key("traceparent"), "{bad}");
+        }
+    }
+
+    /// An inherited identity would make every derived event a duplicate of its source.
+    #[test]
+    fn a_cloud_event_gets_an_identity_of_its_own_unless_the_plugin_gave_one() {
+        let block = source(&[("ce_id", "1"), ("ce_source", "shop"), ("ce_type", "Order")]);
+        let found = headers(&block, HeaderEdit::Keep, &[]);
+        assert_eq!(found["ce_id"], "orders/3/42/1");
+        assert_eq!(found["ce_source"], "millstream/enrich");
+        assert_eq!(found["ce_type"], "Order");
+        let found = headers(&block, HeaderEdit::Amend, &[(b"ce_id", Some(b"mine"))]);
+        assert_eq!(found["ce_id"], "mine");
+    }
+
+    #[test]
+    fn amending_replaces_adds_and_removes() {
+        let block = source(&[("a", "1"), ("b", "2")]);
+        let own: [OwnHeader<'_>; 2] = [(b"a", None), (b"c", Some(b"3"))];
+        let found = headers(&block, HeaderEdit::Amend, &own);
+        assert!(!found.contains_key("a"));
+        assert_eq!((found["b"].as_str(), found["c"].as_str()), ("2", "3"));
+        let found = headers(&block, HeaderEdit::Replace, &own);
+        assert!(!found.contains_key("b"));
+        assert_eq!(found["a"], "null");
+    }
+
+    #[test]
+    fn dates_are_counted_right() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_400_123), "2000-02-29T00:00:00.123Z");
+        assert_eq!(rfc3339(NOW), "2023-11-14T22:13:20.000Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
+    }
+}

@@ -1,0 +1,71 @@
+//! The plugin instances of a consumer: idle ones, and how many are at work.
+
+use crate::plugin::Instance;
+
+/// An instance whose memory grew to this share of its limit is replaced: linear memory never
+/// shrinks, and the next growth would end it in the middle of a batch.
+const RECYCLE_AT: f64 = 0.9;
+
+/// See the module.
+pub struct Instances {
+    idle: Vec<Box<dyn Instance>>,
+    at_work: usize,
+    most: usize,
+    memory_limit: u64,
+}
+
+impl Instances {
+    /// None yet; at most `most` at work at once, each with at most `memory_limit` bytes.
+    pub fn new(most: usize, memory_limit: u64) -> Self {
+        Self {
+            idle: Vec::new(),
+            at_work: 0,
+            most,
+            memory_limit,
+        }
+    }
+
+    /// Whether another call may begin.
+    pub fn has_room(&self) -> bool {
+        self.at_work < self.most
+    }
+
+    /// How many calls are under way.
+    pub fn at_work(&self) -> usize {
+        self.at_work
+    }
+
+    /// How many instances there are.
+    pub fn count(&self) -> usize {
+        self.idle.len() + self.at_work
+    }
+
+    /// Linear memory of the idle instances, in bytes.
+    pub fn idle_memory(&self) -> u64 {
+        self.idle.iter().map(|instance| instance.memory_bytes()).sum()
+    }
+
+    /// A call begins: with the instance that was used last, whose memory is warmest, or with none
+    /// where one must be started.
+    pub fn borrow(&mut self) -> Option<Box<dyn Instance>> {
+        self.at_work += 1;
+        self.idle.pop()
+    }
+
+    /// A call ended; its instance comes back unless it died.
+    pub fn give_back(&mut self, instance: Option<Box<dyn Instance>>) {
+        self.at_work = self.at_work.saturating_sub(1);
+        let limit = (self.memory_limit as f64 * RECYCLE_AT) as u64;
+        self.idle.extend(instance.filter(|instance| instance.memory_bytes() < limit));
+    }
+
+    /// Adds an instance that was started outside of a call.
+    pub fn add(&mut self, instance: Box<dyn Instance>) {
+        self.idle.push(instance);
+    }
+
+    /// Ends the idle instances.
+    pub fn clear(&mut self) {
+        self.idle.clear();
+    }
+}

@@ -1,0 +1,282 @@
+//! What comes from the source: assignments, blocks of events, revocations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::assemble::{self, Context};
+use super::dead_letter::Reason;
+use super::derive;
+use super::partition::Partition;
+use super::runner::{LaneId, Runner};
+use super::status::State;
+use super::work::{Item, Work};
+use crate::broker::{Assignment, SourceEvent};
+use crate::clock;
+use crate::decide::admission::{Load, Valve};
+use crate::decide::routing;
+use crate::event::{Block, EventView, TopicPartition};
+use crate::metrics::Outcome;
+
+/// How long a revocation may wait for the units and positions of its partitions: well below the
+/// session time-out, or the group would go on without us.
+const REVOKE_WITHIN: Duration = Duration::from_secs(3);
+
+impl Runner {
+    /// Handles one thing that the source says.
+    pub(super) async fn on_source(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Assigned(assignments) => self.assign(assignments),
+            SourceEvent::Block(block) => self.admit(block),
+            SourceEvent::CaughtUp { partition, next } => self.caught_up(&partition, next),
+            SourceEvent::Revoked {
+                partitions,
+                lost,
+                done,
+            } => self.revoke(partitions, lost, done).await,
+            SourceEvent::Skipped {
+                partition,
+                from,
+                to,
+            } => {
+                let consumer = &self.settings().name;
+                tracing::error!(%consumer, %partition, from, to, "retention took events before they were processed");
+                let mut ledger = self.ledger.lock();
+                let key = (partition.topic.clone(), "lost-position");
+                *ledger.skipped.entry(key).or_default() += to.saturating_sub(from);
+            }
+            SourceEvent::Halted { partition, reason } => {
+                if let Some(id) = self.assignments.get(&partition).copied() {
+                    self.halt(id, reason);
+                }
+            }
+            SourceEvent::Failed(error) => {
+                let consumer = &self.settings().name;
+                tracing::error!(%consumer, %error, "the broker refuses the subscription");
+                self.stop(error.to_string());
+            }
+        }
+    }
+
+    fn assign(&mut self, assignments: Vec<Assignment>) {
+        let settings = self.settings().clone();
+        for Assignment {
+            partition,
+            progress,
+        } in assignments
+        {
+            let id = self.next_assignment;
+            self.next_assignment += 1;
+            tracing::info!(consumer = %settings.name, %partition, position = progress.next, "partition assigned");
+            self.positions.assigned(&partition, id, &progress);
+            let state = Partition::new(partition.clone(), settings.ordering, settings.batch, settings.concurrency);
+            self.partitions.insert(id, state);
+            self.assignments.insert(partition, id);
+        }
+        if self.state == State::Starting {
+            self.state = State::Running;
+        }
+        self.ledger.lock().rebalanced("assigned");
+        self.show(Instant::now());
+    }
+
+    /// Takes a block in: what is new and wanted goes to its lanes, the rest is settled here.
+    fn admit(&mut self, block: Arc<Block>) {
+        let Some(id) = self.assignments.get(block.source()).copied() else {
+            return;
+        };
+        if self.partitions.get(&id).is_none_or(|partition| partition.halted.is_some()) {
+            return;
+        }
+        let now = Instant::now();
+        let settings = self.settings().clone();
+        let cost = block.event_cost();
+        let sorted = self.sort(&block, &settings);
+        let load = |events: usize| Load {
+            events,
+            bytes: events * cost,
+        };
+        {
+            let admitted = sorted.wanted.len() + sorted.refused.len() + sorted.filtered;
+            let mut ledger = self.ledger.lock();
+            ledger.admitted(&block.source().topic, load(admitted));
+            ledger.settled(Outcome::Filtered, load(sorted.filtered));
+        }
+        if sorted.filtered > 0 {
+            self.positions.moved(sorted.filtered, now);
+        }
+        let all = sorted.wanted.len() == block.len();
+        let in_lanes = load(sorted.wanted.len() + sorted.refused.len());
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            partition.load.add(in_lanes);
+            if !sorted.wanted.is_empty() {
+                let slots = partition.enqueue(&block, (!all).then_some(sorted.wanted));
+                for slot in slots {
+                    self.consider(LaneId { assignment: id, slot }, now);
+                }
+            }
+        }
+        for (index, reason, error) in sorted.refused {
+            self.refuse(id, &block, index, reason, error);
+        }
+        self.close_valve(id, now);
+    }
+
+    fn sort(&mut self, block: &Arc<Block>, settings: &crate::config::Consumer) -> Sorted {
+        let mut sorted = Sorted::default();
+        let Some(tracker) = self.positions.tracker(block.source()) else {
+            return sorted;
+        };
+        let everything = settings.filter.conditions.is_empty();
+        for (index, event) in block.iter().enumerate() {
+            if !tracker.admit(event.offset()) {
+                continue;
+            }
+            if let Some((reason, error)) = refusal(&event, settings.limits.hops) {
+                sorted.refused.push((index as u32, reason, error));
+            } else if everything || routing::wants(&settings.filter, &event) {
+                sorted.wanted.push(index as u32);
+            } else {
+                tracker.settle(event.offset());
+                sorted.filtered += 1;
+            }
+        }
+        sorted
+    }
+
+    /// Dead-letters an event that no plugin may see.
+    fn refuse(&mut self, assignment: u64, block: &Arc<Block>, index: u32, reason: Reason, error: String) {
+        let mut work = Work::default();
+        let item = Item {
+            block: 0,
+            index,
+            attempt: 1,
+            failing_since: None,
+        };
+        work.push(block, item);
+        let generation = self.generation.clone();
+        let context = Context {
+            generation: &generation,
+            now: Instant::now(),
+            now_ms: clock::now_ms(),
+            dice: 0.0,
+        };
+        let answer = assemble::refused(&context, &work, reason, error);
+        self.conclude(assignment, None, work, answer);
+    }
+
+    fn caught_up(&mut self, partition: &TopicPartition, next: u64) {
+        if let Some(tracker) = self.positions.tracker(partition) {
+            let before = tracker.position();
+            tracker.caught_up(next);
+            if tracker.position() != before {
+                self.positions.moved(0, Instant::now());
+            }
+        }
+    }
+
+    /// Gives partitions up: finishes what is written, commits, and lets go.
+    async fn revoke(&mut self, partitions: Vec<TopicPartition>, lost: bool, done: oneshot::Sender<()>) {
+        let kind = if lost { "lost" } else { "revoked" };
+        let consumer = self.settings().name.clone();
+        self.ledger.lock().rebalanced(kind);
+        let deadline = Instant::now() + REVOKE_WITHIN;
+        for partition in &partitions {
+            if let Some(id) = self.assignments.remove(partition) {
+                self.abandon_waiting(id);
+                self.partitions.remove(&id);
+            }
+            if lost {
+                self.positions.forget(partition);
+            }
+        }
+        if !lost {
+            while self.writer.is_writing(|partition| partitions.contains(partition)) {
+                match tokio::time::timeout_at(deadline, self.writer.next()).await {
+                    Ok(written) => self.on_written(written),
+                    Err(_) => {
+                        tracing::warn!(%consumer, "a revoke did not wait for the broker any longer; events in flight come again elsewhere");
+                        break;
+                    }
+                }
+            }
+            self.positions.commit_all(deadline).await;
+        }
+        for partition in &partitions {
+            self.positions.forget(partition);
+            tracing::info!(%consumer, %partition, kind, "partition given up");
+        }
+        self.show(Instant::now());
+        // The adapter may have stopped to wait; then nobody is left to tell.
+        let _ = done.send(());
+    }
+
+    /// Closes the valve of a partition (of all, where the budget is used up).
+    fn close_valve(&mut self, id: u64, now: Instant) {
+        let total = self.ledger.lock().in_flight;
+        let count = self.partitions.len();
+        let mut hold = Vec::new();
+        let everyone = self.budget.valve(total, Load::default(), count) == Valve::Hold;
+        for (other, partition) in &mut self.partitions {
+            let scattered = *other == id && self.positions.is_scattered(&partition.name);
+            let own = *other == id && self.budget.valve(total, partition.load, count) == Valve::Hold;
+            if (everyone || own || scattered) && partition.held_since.is_none() {
+                partition.held_since = Some(now);
+                hold.push(partition.name.clone());
+            }
+        }
+        if !hold.is_empty() {
+            self.control.hold(&hold);
+        }
+    }
+
+    /// Opens the valves of partitions that fell below their low mark.
+    pub(super) fn open_valves(&mut self, now: Instant) {
+        let mut ledger = self.ledger.lock();
+        let total = ledger.in_flight;
+        let count = self.partitions.len();
+        let mut release = Vec::new();
+        for partition in self.partitions.values_mut() {
+            let Some(since) = partition.held_since.filter(|_| partition.halted.is_none()) else {
+                continue;
+            };
+            let opens = self.budget.valve(total, partition.load, count) == Valve::Release
+                && !self.positions.is_scattered(&partition.name);
+            ledger.paused_for_backpressure += now.saturating_duration_since(since);
+            partition.held_since = (!opens).then_some(now);
+            if opens {
+                release.push(partition.name.clone());
+            }
+        }
+        drop(ledger);
+        if !release.is_empty() && !matches!(self.state, State::Stopped(_) | State::Draining) {
+            self.control.release(&release);
+        }
+    }
+}
+
+/// What becomes of the events of a block.
+#[derive(Default)]
+struct Sorted {
+    wanted: Vec<u32>,
+    refused: Vec<(u32, Reason, String)>,
+    filtered: usize,
+}
+
+/// Why an event may not cross the wall.
+fn refusal(event: &EventView<'_>, most_hops: u32) -> Option<(Reason, String)> {
+    if event.record().headers_count == 0 {
+        return None;
+    }
+    if !event.decodable() {
+        let error = "a header's name is not 1 to 255 bytes of UTF-8; the producer is at fault".to_owned();
+        return Some((Reason::Decode, error));
+    }
+    let hops = derive::hops(event);
+    (hops > most_hops).then(|| {
+        let error = format!("it came through {hops} consumers, more than limits.hops = {most_hops}: look for a loop of topics");
+        (Reason::Hops, error)
+    })
+}

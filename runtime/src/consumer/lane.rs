@@ -1,0 +1,435 @@
+//! The ordered work of one partition, or of one slot of keys in it.
+//!
+//! ```text
+//! push ─▶ queue ─────────┐
+//! again ─▶ returned ─────┼─▶ take ─▶ work ─▶ plugin ─▶ give back (retry, again)
+//! retry ─▶ holds (a key, ┘
+//!          its time, what must not overtake)
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::work::{Item, Work};
+use crate::config::{Batch, Ordering};
+use crate::decide::admission::Load;
+use crate::decide::pace::Pace;
+use crate::event::{Block, EventView};
+
+/// Slots that the keys of a partition are spread over with `ordering = "key"`.
+pub const SLOTS: u64 = 64;
+
+/// What an event may not be overtaken in: a number that all events of its partition or key share.
+/// `None` where nothing has to wait for it (no ordering, or a null key).
+pub fn scope(ordering: Ordering, event: &EventView<'_>) -> Option<u64> {
+    match ordering {
+        Ordering::Partition => Some(0),
+        Ordering::Key => event.key().map(key_hash),
+        Ordering::None => None,
+    }
+}
+
+/// A hash of a key that is not the partitioner's: with the same one, the keys of a partition would
+/// fall into few of the slots.
+pub fn key_hash(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(key)
+}
+
+/// Events of one block on their way into a lane.
+#[derive(Debug)]
+pub struct Run {
+    block: Arc<Block>,
+    indices: Indices,
+}
+
+#[derive(Debug)]
+enum Indices {
+    Range(std::ops::Range<u32>),
+    Picked(VecDeque<u32>),
+}
+
+impl Run {
+    /// The whole block.
+    pub fn whole(block: Arc<Block>) -> Self {
+        let end = block.len() as u32;
+        Self {
+            block,
+            indices: Indices::Range(0..end),
+        }
+    }
+
+    /// These events of the block, in order.
+    pub fn picked(block: Arc<Block>, indices: Vec<u32>) -> Self {
+        Self {
+            block,
+            indices: Indices::Picked(indices.into()),
+        }
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        match &mut self.indices {
+            Indices::Range(range) => range.next(),
+            Indices::Picked(indices) => indices.pop_front(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.indices {
+            Indices::Range(range) => range.len(),
+            Indices::Picked(indices) => indices.len(),
+        }
+    }
+}
+
+/// An event that waits with its block.
+type Waiting = (Arc<Block>, Item);
+
+/// An event that is to be retried, and what must not overtake it.
+#[derive(Debug)]
+struct Hold {
+    scope: Option<u64>,
+    ready_at: Instant,
+    waiting: VecDeque<Waiting>,
+}
+
+/// What comes back from a call.
+pub enum Back {
+    /// As soon as the lane's turn comes.
+    Again(Item),
+    /// Not before this time.
+    Retry(Item, Instant),
+}
+
+/// See the module's picture.
+#[derive(Debug)]
+pub struct Lane {
+    ordering: Ordering,
+    queue: VecDeque<Run>,
+    returned: VecDeque<Waiting>,
+    holds: Vec<Hold>,
+    pace: Pace,
+    /// How many of the next events run one at a time, to find the one that fails its batch.
+    alone: usize,
+    /// Whether a call of this lane is under way: a lane has one at a time.
+    pub busy: bool,
+}
+
+impl Lane {
+    /// An empty lane.
+    pub fn new(ordering: Ordering, batch: Batch) -> Self {
+        Self {
+            ordering,
+            queue: VecDeque::new(),
+            returned: VecDeque::new(),
+            holds: Vec::new(),
+            pace: Pace::new(batch.max_events),
+            alone: 0,
+            busy: false,
+        }
+    }
+
+    /// The lane's batch size.
+    pub fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
+    }
+
+    /// Adds events behind those that wait.
+    pub fn push(&mut self, run: Run) {
+        self.queue.push_back(run);
+    }
+
+    /// Whether nothing waits and no call is under way.
+    pub fn is_idle(&self) -> bool {
+        !self.busy
+            && self.holds.is_empty()
+            && self.returned.is_empty()
+            && self.queue.iter().all(|run| run.len() == 0)
+    }
+
+    /// What waits, with its share of its blocks' bytes.
+    pub fn waiting(&self) -> Load {
+        let mut load = Load::default();
+        let mut add = |block: &Block, events: usize| {
+            load.add(Load {
+                events,
+                bytes: events * block.event_cost(),
+            });
+        };
+        for run in &self.queue {
+            add(&run.block, run.len());
+        }
+        let held = self.holds.iter().flat_map(|hold| &hold.waiting);
+        for (block, _) in self.returned.iter().chain(held) {
+            add(block, 1);
+        }
+        load
+    }
+
+    /// Whether there is something to call the plugin for.
+    pub fn ready(&self, now: Instant) -> bool {
+        if self.busy {
+            return false;
+        }
+        if self.holds.iter().any(|hold| hold.ready_at <= now) {
+            return true;
+        }
+        let waiting = !self.returned.is_empty() || self.queue.iter().any(|run| run.len() > 0);
+        waiting && (self.ordering != Ordering::Partition || self.holds.is_empty())
+    }
+
+    /// When the next retry is due.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.holds.iter().map(|hold| hold.ready_at).min()
+    }
+
+    /// Takes the next batch; empty where everything that waits must wait on.
+    pub fn take(&mut self, now: Instant, limits: Batch) -> Work {
+        let mut work = Work::default();
+        let limit = if self.alone > 0 {
+            1
+        } else {
+            self.pace.size().min(limits.max_events)
+        };
+        let mut room = Room {
+            events: limit,
+            bytes: limits.max_bytes,
+            empty: true,
+        };
+        self.take_ready_holds(now, &mut work, &mut room);
+        let blocked = self.ordering == Ordering::Partition && !self.holds.is_empty();
+        while !blocked && !room.full() {
+            let Some((block, item)) = self.next_waiting() else {
+                break;
+            };
+            let event = block.event(item.index as usize);
+            let held = scope(self.ordering, &event)
+                .and_then(|scope| self.holds.iter_mut().find(|hold| hold.scope == Some(scope)));
+            if let Some(hold) = held {
+                hold.waiting.push_back((block, item));
+                continue;
+            }
+            if !room.admits(&event, item) {
+                self.returned.push_front((block, item));
+                break;
+            }
+            work.push(&block, item);
+        }
+        self.alone = self.alone.saturating_sub(work.len());
+        work
+    }
+
+    fn take_ready_holds(&mut self, now: Instant, work: &mut Work, room: &mut Room) {
+        for hold in self.holds.iter_mut().filter(|hold| hold.ready_at <= now) {
+            while !room.full()
+                && let Some((block, item)) = hold.waiting.pop_front()
+            {
+                if !room.admits(&block.event(item.index as usize), item) {
+                    hold.waiting.push_front((block, item));
+                    room.events = 0;
+                } else {
+                    work.push(&block, item);
+                }
+            }
+        }
+        self.holds.retain(|hold| !hold.waiting.is_empty());
+    }
+
+    fn next_waiting(&mut self) -> Option<Waiting> {
+        if let Some(waiting) = self.returned.pop_front() {
+            return Some(waiting);
+        }
+        loop {
+            let run = self.queue.front_mut()?;
+            if let Some(index) = run.pop() {
+                let item = Item {
+                    block: 0,
+                    index,
+                    attempt: 1,
+                    failing_since: None,
+                };
+                return Some((run.block.clone(), item));
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// Takes back what a call did not settle, in the order of `work`.
+    pub fn give_back(&mut self, work: &Work, back: Vec<Back>) {
+        for back in back.into_iter().rev() {
+            let item = match &back {
+                Back::Again(item) | Back::Retry(item, _) => *item,
+            };
+            let block = work.block(&item).clone();
+            let scope = scope(self.ordering, &block.event(item.index as usize));
+            let hold = self
+                .holds
+                .iter_mut()
+                .find(|hold| scope.is_some() && hold.scope == scope);
+            match (back, hold) {
+                (Back::Again(_), Some(hold)) => hold.waiting.push_front((block, item)),
+                (Back::Again(_), None) => self.returned.push_front((block, item)),
+                (Back::Retry(_, ready_at), Some(hold)) => {
+                    hold.ready_at = ready_at;
+                    hold.waiting.push_front((block, item));
+                }
+                (Back::Retry(_, ready_at), None) => self.holds.push(Hold {
+                    scope,
+                    ready_at,
+                    waiting: VecDeque::from([(block, item)]),
+                }),
+            }
+        }
+    }
+
+    /// The next `events` events run one at a time.
+    pub fn isolate(&mut self, events: usize) {
+        self.alone = self.alone.max(events);
+    }
+}
+
+/// What still fits a batch.
+struct Room {
+    events: usize,
+    bytes: usize,
+    empty: bool,
+}
+
+impl Room {
+    fn full(&self) -> bool {
+        self.events == 0
+    }
+
+    /// Takes the event's room if it has some; the first event always has. An event that failed
+    /// before runs alone, so that a trap of its own takes nobody along.
+    fn admits(&mut self, event: &EventView<'_>, item: Item) -> bool {
+        let bytes = event.bytes();
+        let alone = item.attempt > 1;
+        if !self.empty && (bytes > self.bytes || alone) {
+            return false;
+        }
+        self.events = if alone { 0 } else { self.events - 1 };
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.empty = false;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::work::tests::block;
+    use super::*;
+
+    const LIMITS: Batch = Batch {
+        max_events: 256,
+        max_bytes: 1 << 20,
+    };
+
+    fn lane(ordering: Ordering, events: &[(u64, &str)]) -> Lane {
+        let mut lane = Lane::new(ordering, LIMITS);
+        for _ in 0..9 {
+            let size = lane.pace.size();
+            lane.pace.answered(size, Duration::ZERO, Duration::from_secs(1));
+        }
+        lane.push(Run::whole(block(events)));
+        lane
+    }
+
+    fn offsets(work: &Work) -> Vec<u64> {
+        (0..work.len()).map(|index| work.event(index).offset()).collect()
+    }
+
+    fn retry(work: &Work, index: usize, at: Instant) -> Back {
+        let item = work.items[index];
+        Back::Retry(Item { attempt: item.attempt + 1, ..item }, at)
+    }
+
+    fn again(work: &Work, index: usize) -> Back {
+        Back::Again(work.items[index])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_partition_a_retry_holds_everything_behind_it() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut lane = lane(Ordering::Partition, &[(0, "a"), (1, "b"), (2, "c")]);
+        let work = lane.take(now, LIMITS);
+        lane.give_back(&work, vec![retry(&work, 1, later), again(&work, 2)]);
+        assert!(!lane.ready(now));
+        assert!(lane.take(now, LIMITS).is_empty());
+        assert_eq!(lane.wake_at(), Some(later));
+        assert_eq!(offsets(&lane.take(later, LIMITS)), [1]);
+        assert_eq!(offsets(&lane.take(later, LIMITS)), [2]);
+        assert!(lane.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_keys_a_retry_holds_its_key_alone() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut lane = lane(Ordering::Key, &[(0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "c")]);
+        let work = lane.take(now, Batch { max_events: 3, ..LIMITS });
+        assert_eq!(offsets(&work), [0, 1, 2]);
+        lane.give_back(&work, vec![retry(&work, 0, later), again(&work, 2)]);
+        assert_eq!(offsets(&lane.take(now, LIMITS)), [3, 4]);
+        assert_eq!(offsets(&lane.take(later, LIMITS)), [0]);
+        assert_eq!(offsets(&lane.take(later, LIMITS)), [2]);
+        assert!(lane.is_idle());
+    }
+
+    /// The events left in a hold are younger than those that come back from the call before.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_goes_before_what_was_left_in_its_hold() {
+        let now = Instant::now();
+        let mut lane = lane(Ordering::Key, &[(0, "a"), (1, "a"), (2, "a"), (3, "a")]);
+        let work = lane.take(now, LIMITS);
+        lane.give_back(
+            &work,
+            vec![retry(&work, 0, now), again(&work, 1), again(&work, 2), again(&work, 3)],
+        );
+        let first = lane.take(now, LIMITS);
+        assert_eq!(offsets(&first), [0]);
+        let second = lane.take(now, Batch { max_events: 2, ..LIMITS });
+        assert_eq!(offsets(&second), [1, 2]);
+        lane.give_back(&second, vec![retry(&second, 0, now), again(&second, 1)]);
+        let mut rest = Vec::new();
+        while !lane.is_idle() {
+            rest.extend(offsets(&lane.take(now, LIMITS)));
+        }
+        assert_eq!(rest, [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_order_a_retry_holds_itself_alone() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut lane = lane(Ordering::None, &[(0, "a"), (1, "a"), (2, "a")]);
+        let work = lane.take(now, Batch { max_events: 2, ..LIMITS });
+        lane.give_back(&work, vec![retry(&work, 0, later)]);
+        assert_eq!(offsets(&lane.take(now, LIMITS)), [2]);
+        assert_eq!(offsets(&lane.take(later, LIMITS)), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn isolated_events_run_one_at_a_time() {
+        let now = Instant::now();
+        let mut lane = lane(Ordering::Partition, &[(0, "a"), (1, "a"), (2, "a"), (3, "a")]);
+        let work = lane.take(now, Batch { max_events: 3, ..LIMITS });
+        lane.isolate(work.len());
+        lane.give_back(&work, (0..3).map(|index| again(&work, index)).collect());
+        let sizes: Vec<_> = (0..4).map(|_| lane.take(now, LIMITS).len()).collect();
+        assert_eq!(sizes, [1, 1, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_ends_at_its_bytes_but_takes_one_event_always() {
+        let now = Instant::now();
+        let mut lane = lane(Ordering::Partition, &[(0, "a"), (1, "a"), (2, "a")]);
+        let tiny = Batch { max_bytes: 1, ..LIMITS };
+        assert_eq!(offsets(&lane.take(now, tiny)), [0]);
+        assert_eq!(offsets(&lane.take(now, LIMITS)), [1, 2]);
+    }
+}

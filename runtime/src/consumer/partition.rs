@@ -1,0 +1,179 @@
+//! One assigned partition: its lanes, its share of the budget, its valve.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::lane::{Lane, Run, SLOTS, key_hash};
+use crate::config::{Batch, Ordering};
+use crate::decide::admission::Load;
+use crate::event::{Block, TopicPartition};
+
+/// See the module.
+pub struct Partition {
+    pub name: TopicPartition,
+    /// By slot; made when first needed.
+    lanes: Vec<Option<Lane>>,
+    ordering: Ordering,
+    batch: Batch,
+    /// What of the budget it uses.
+    pub load: Load,
+    /// Since when its valve is closed.
+    pub held_since: Option<Instant>,
+    /// Why it stands still for good.
+    pub halted: Option<String>,
+    /// The slot that the next events go to, without ordering.
+    turn: usize,
+    /// Blocks with unsettled events: their end and the timestamp of their first event.
+    unsettled: VecDeque<(u64, i64)>,
+    /// The end of the partition as last heard of.
+    pub end: Option<u64>,
+}
+
+impl Partition {
+    /// A partition with nothing in it. `concurrency` is how many slots take turns without ordering.
+    pub fn new(name: TopicPartition, ordering: Ordering, batch: Batch, concurrency: u32) -> Self {
+        let slots = match ordering {
+            Ordering::Partition => 1,
+            Ordering::Key => SLOTS as usize,
+            Ordering::None => (concurrency as usize).clamp(1, SLOTS as usize),
+        };
+        Self {
+            name,
+            lanes: (0..slots).map(|_| None).collect(),
+            ordering,
+            batch,
+            load: Load::default(),
+            held_since: None,
+            halted: None,
+            turn: 0,
+            unsettled: VecDeque::new(),
+            end: None,
+        }
+    }
+
+    /// The lane in this slot, where there is one.
+    pub fn lane(&mut self, slot: usize) -> Option<&mut Lane> {
+        self.lanes.get_mut(slot).and_then(Option::as_mut)
+    }
+
+    /// Puts events of a block (`indices` in order; all of them where `None`) into their lanes, and
+    /// returns the slots that got some.
+    pub fn enqueue(&mut self, block: &Arc<Block>, indices: Option<Vec<u32>>) -> Vec<usize> {
+        if let (Some(first), Some(last)) = (block.events().first(), block.events().last()) {
+            self.unsettled.push_back((last.offset + 1, first.timestamp_ms));
+        }
+        match self.ordering {
+            Ordering::Partition => vec![self.push(0, block, indices)],
+            Ordering::None => {
+                self.turn = (self.turn + 1) % self.lanes.len();
+                vec![self.push(self.turn, block, indices)]
+            }
+            Ordering::Key => self.enqueue_by_key(block, indices),
+        }
+    }
+
+    fn enqueue_by_key(&mut self, block: &Arc<Block>, indices: Option<Vec<u32>>) -> Vec<usize> {
+        let mut by_slot: Vec<Vec<u32>> = vec![Vec::new(); self.lanes.len()];
+        let mut add = |index: u32| {
+            let slot = match block.event(index as usize).key() {
+                Some(key) => key_hash(key) % SLOTS,
+                None => u64::from(index) % SLOTS,
+            };
+            by_slot[slot as usize].push(index);
+        };
+        match indices {
+            Some(indices) => indices.into_iter().for_each(&mut add),
+            None => (0..block.len() as u32).for_each(&mut add),
+        }
+        let mut slots = Vec::new();
+        for (slot, indices) in by_slot.into_iter().enumerate() {
+            if !indices.is_empty() {
+                slots.push(self.push(slot, block, Some(indices)));
+            }
+        }
+        slots
+    }
+
+    fn push(&mut self, slot: usize, block: &Arc<Block>, indices: Option<Vec<u32>>) -> usize {
+        let run = match indices {
+            None => Run::whole(block.clone()),
+            Some(indices) => Run::picked(block.clone(), indices),
+        };
+        let (ordering, batch) = (self.ordering, self.batch);
+        self.lanes[slot]
+            .get_or_insert_with(|| Lane::new(ordering, batch))
+            .push(run);
+        slot
+    }
+
+    /// Forgets everything that waits in its lanes, and says how much it was. Lanes at work stay, so
+    /// that what comes back finds its place.
+    pub fn clear(&mut self) -> Load {
+        let mut load = Load::default();
+        for lane in self.lanes.iter_mut().flatten() {
+            load.add(lane.waiting());
+            let busy = lane.busy;
+            *lane = Lane::new(self.ordering, self.batch);
+            lane.busy = busy;
+        }
+        load
+    }
+
+    /// The timestamp of the oldest event that is not settled, to within its block; `position` is
+    /// the settled position.
+    pub fn oldest_unsettled_ms(&mut self, position: u64) -> Option<i64> {
+        while self.unsettled.front().is_some_and(|(end, _)| *end <= position) {
+            self.unsettled.pop_front();
+        }
+        self.unsettled.front().map(|(_, timestamp)| *timestamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::work::tests::block;
+    use super::*;
+
+    const BATCH: Batch = Batch {
+        max_events: 256,
+        max_bytes: 1 << 20,
+    };
+
+    fn partition(ordering: Ordering) -> Partition {
+        Partition::new(TopicPartition::new("orders", 0), ordering, BATCH, 4)
+    }
+
+    #[test]
+    fn a_key_has_one_lane_and_keys_are_spread() {
+        let mut partition = partition(Ordering::Key);
+        let keys: Vec<String> = (0..200).map(|n| format!("k{}", n % 100)).collect();
+        let events: Vec<_> = keys.iter().enumerate().map(|(n, k)| (n as u64, k.as_str())).collect();
+        let slots = partition.enqueue(&block(&events[..100]), None);
+        assert!(slots.len() > 32, "{}", slots.len());
+        let again = partition.enqueue(&block(&events[100..]), None);
+        assert_eq!(slots, again);
+    }
+
+    #[test]
+    fn without_order_lanes_take_turns() {
+        let mut partition = partition(Ordering::None);
+        let slots: Vec<_> = (0..5)
+            .flat_map(|n| partition.enqueue(&block(&[(n, "a")]), None))
+            .collect();
+        assert_eq!(slots, [1, 2, 3, 0, 1]);
+    }
+
+    #[test]
+    fn the_oldest_unsettled_event_is_followed() {
+        let mut partition = partition(Ordering::Partition);
+        partition.enqueue(&block(&[(0, "a"), (1, "a")]), None);
+        partition.enqueue(&block(&[(5, "a")]), None);
+        assert_eq!(partition.oldest_unsettled_ms(1), Some(1_000));
+        assert_eq!(partition.unsettled.len(), 2);
+        partition.oldest_unsettled_ms(2);
+        assert_eq!(partition.unsettled.len(), 1);
+        assert_eq!(partition.oldest_unsettled_ms(6), None);
+    }
+}

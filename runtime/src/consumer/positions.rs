@@ -1,0 +1,199 @@
+//! Where a consumer stands in each of its partitions, and the commits of it.
+//!
+//! At least once: an offset is settled here only after everything that follows from its event is
+//! acknowledged, so a committed position never claims an unsettled event (I4).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::unit::Unit;
+use crate::broker::{Commit, CommitError, Sink};
+use crate::config::CommitCadence;
+use crate::decide::offsets::{Progress, Tracker};
+use crate::decide::position_codec::{ADMISSION_LIMIT, encode_above};
+use crate::event::TopicPartition;
+
+/// A commit that ended.
+#[derive(Debug)]
+pub struct Committed {
+    pub result: Result<(), CommitError>,
+    pub took: Duration,
+}
+
+struct Committing {
+    future: BoxFuture<'static, Result<(), CommitError>>,
+    begun: Instant,
+    commits: Vec<Commit>,
+}
+
+struct Tracked {
+    assignment: u64,
+    tracker: Tracker,
+    committed: Progress,
+}
+
+/// See the module.
+pub struct Positions {
+    sink: Arc<dyn Sink>,
+    cadence: CommitCadence,
+    tracked: HashMap<TopicPartition, Tracked>,
+    committing: Option<Committing>,
+    /// Events settled since the last commit began.
+    uncommitted: usize,
+    /// When positions that moved are committed.
+    commit_at: Option<Instant>,
+}
+
+impl Positions {
+    /// No partitions yet.
+    pub fn new(sink: Arc<dyn Sink>, cadence: CommitCadence) -> Self {
+        Self {
+            sink,
+            cadence,
+            tracked: HashMap::new(),
+            committing: None,
+            uncommitted: 0,
+            commit_at: None,
+        }
+    }
+
+    /// A partition is ours from now on.
+    pub fn assigned(&mut self, partition: &TopicPartition, assignment: u64, progress: &Progress) {
+        let tracked = Tracked {
+            assignment,
+            tracker: Tracker::new(progress),
+            committed: progress.clone(),
+        };
+        self.tracked.insert(partition.clone(), tracked);
+    }
+
+    /// A partition is not ours any more; nothing of it is settled or committed from now on (I6).
+    pub fn forget(&mut self, partition: &TopicPartition) {
+        self.tracked.remove(partition);
+    }
+
+    /// The tracker of a partition that is ours.
+    pub fn tracker(&mut self, partition: &TopicPartition) -> Option<&mut Tracker> {
+        self.tracked.get_mut(partition).map(|tracked| &mut tracked.tracker)
+    }
+
+    /// Where each partition that is ours stands.
+    pub fn all(&self) -> impl Iterator<Item = (&TopicPartition, u64)> {
+        self.tracked
+            .iter()
+            .map(|(partition, tracked)| (partition, tracked.tracker.position()))
+    }
+
+    /// Whether so much is settled above a partition's position that no more may be admitted.
+    pub fn is_scattered(&self, partition: &TopicPartition) -> bool {
+        self.tracked
+            .get(partition)
+            .is_some_and(|tracked| encode_above(&tracked.committed).len() > ADMISSION_LIMIT)
+    }
+
+    /// Settles the offsets of a unit that was written; false where its partition is not ours any
+    /// more.
+    pub fn settle(&mut self, unit: &Unit, now: Instant) -> bool {
+        let ours = self
+            .tracked
+            .get_mut(&unit.partition)
+            .filter(|tracked| tracked.assignment == unit.assignment);
+        let Some(tracked) = ours else {
+            return false;
+        };
+        for settled in &unit.settled {
+            tracked.tracker.settle(settled.offset);
+        }
+        self.moved(unit.settled.len(), now);
+        true
+    }
+
+    /// Positions moved, by so many events (none for offsets that no event carries).
+    pub fn moved(&mut self, events: usize, now: Instant) {
+        self.uncommitted += events;
+        let due = if self.uncommitted >= self.cadence.max_events {
+            now
+        } else {
+            now + self.cadence.interval
+        };
+        self.commit_at = Some(self.commit_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// When [`Self::commit`] is due; `None` where nothing moved or a commit is under way.
+    pub fn commit_due(&self) -> Option<Instant> {
+        self.commit_at.filter(|_| self.committing.is_none())
+    }
+
+    /// Begins to commit every position that moved; does nothing while a commit is under way.
+    pub fn commit(&mut self) {
+        if self.committing.is_some() {
+            return;
+        }
+        self.uncommitted = 0;
+        self.commit_at = None;
+        let commits: Vec<Commit> = self
+            .tracked
+            .iter()
+            .filter_map(|(partition, tracked)| {
+                let progress = tracked.tracker.progress();
+                (progress != tracked.committed).then(|| Commit {
+                    partition: partition.clone(),
+                    progress,
+                })
+            })
+            .collect();
+        if !commits.is_empty() {
+            self.committing = Some(Committing {
+                future: self.sink.commit(commits.clone()),
+                begun: Instant::now(),
+                commits,
+            });
+        }
+    }
+
+    /// The end of the commit that is under way; waits for ever where there is none. Dropping the
+    /// future loses nothing.
+    pub async fn committed(&mut self) -> Committed {
+        let Some(committing) = &mut self.committing else {
+            return std::future::pending().await;
+        };
+        let result = (&mut committing.future).await;
+        let took = committing.begun.elapsed();
+        let commits = self.committing.take().map(|done| done.commits).unwrap_or_default();
+        if result.is_ok() {
+            for commit in commits {
+                if let Some(tracked) = self.tracked.get_mut(&commit.partition) {
+                    tracked.committed = commit.progress;
+                }
+            }
+        } else {
+            self.moved(0, Instant::now());
+        }
+        Committed { result, took }
+    }
+
+    /// Whether a commit is under way.
+    pub fn is_committing(&self) -> bool {
+        self.committing.is_some()
+    }
+
+    /// Commits until everything settled is committed, or `deadline` has passed; false then.
+    pub async fn commit_all(&mut self, deadline: Instant) -> bool {
+        let all = async {
+            loop {
+                if self.committing.is_some() && self.committed().await.result.is_err() {
+                    tokio::time::sleep(self.cadence.interval).await;
+                }
+                self.commit();
+                if self.committing.is_none() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout_at(deadline, all).await.is_ok()
+    }
+}

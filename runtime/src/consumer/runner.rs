@@ -1,0 +1,346 @@
+//! The loop of one consumer.
+//!
+//! ```text
+//!            ┌──────────────── one task ─────────────────┐
+//!  calls ───▶│ done: fates, lanes, units                 │
+//!  Sink ────▶│ written: settle   committed: next commit  │──▶ dispatch: ready lane + instance ─▶ call
+//!  timers ──▶│ retries, commits, ticks                   │
+//!  Source ──▶│ intake: assign, admit, revoke             │
+//!            └───────────────────────────────────────────┘
+//! ```
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::call::{self, Call, Done};
+use super::generation::Generation;
+use super::instances::Instances;
+use super::partition::Partition;
+use super::positions::Positions;
+use super::status::{PartitionStatus, SharedStatus, State};
+use super::writer::Writer;
+use crate::broker::{Control, Session, Source};
+use crate::config;
+use crate::decide::admission::Budget;
+use crate::event::TopicPartition;
+use crate::metrics::{Lag, SharedLedger};
+use crate::plugin::Instance;
+
+/// How often lag, status and the age of events are brought up to date.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A lane: its partition's assignment and its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId {
+    pub assignment: u64,
+    pub slot: usize,
+}
+
+/// What a consumer runs with.
+pub struct Parts {
+    pub generation: Arc<Generation>,
+    pub session: Session,
+    pub ledger: SharedLedger,
+    pub status: SharedStatus,
+    /// An instance that the deploy started to try the plugin.
+    pub first_instance: Option<Box<dyn Instance>>,
+}
+
+/// One consumer at work; see the module's picture.
+pub struct Runner {
+    pub(super) generation: Arc<Generation>,
+    pub(super) source: Box<dyn Source>,
+    pub(super) control: Arc<dyn Control>,
+    pub(super) writer: Writer,
+    pub(super) positions: Positions,
+    pub(super) budget: Budget,
+    pub(super) instances: Instances,
+    pub(super) calls: JoinSet<(LaneId, Done)>,
+    pub(super) partitions: HashMap<u64, Partition>,
+    pub(super) assignments: HashMap<TopicPartition, u64>,
+    pub(super) next_assignment: u64,
+    ready: VecDeque<LaneId>,
+    queued: HashSet<LaneId>,
+    wakes: BinaryHeap<Reverse<(Instant, LaneId)>>,
+    /// What the plugin needs is down, or it cannot start: no call before this time.
+    pub(super) no_calls_until: Option<Instant>,
+    /// How often in a row that happened.
+    pub(super) unavailable: u32,
+    pub(super) state: State,
+    pub(super) ledger: SharedLedger,
+    pub(super) status: SharedStatus,
+    next_tick: Instant,
+}
+
+impl Runner {
+    /// A consumer that has joined its group and has no partition yet.
+    pub fn new(parts: Parts) -> Self {
+        let settings = &parts.generation.settings;
+        let sink = parts.session.sink;
+        let mut instances = Instances::new(settings.concurrency as usize, settings.limits.memory);
+        if let Some(instance) = parts.first_instance {
+            instances.add(instance);
+        }
+        {
+            let mut ledger = parts.ledger.lock();
+            ledger.memory_limit_bytes = settings.limits.memory;
+            ledger.digest = parts.generation.digest().clone();
+            ledger.generation = parts.generation.number;
+        }
+        Self {
+            source: parts.session.source,
+            control: parts.session.control,
+            writer: Writer::new(sink.clone()),
+            positions: Positions::new(sink, settings.commit),
+            budget: Budget::new(settings.in_flight),
+            instances,
+            calls: JoinSet::new(),
+            partitions: HashMap::new(),
+            assignments: HashMap::new(),
+            next_assignment: 1,
+            ready: VecDeque::new(),
+            queued: HashSet::new(),
+            wakes: BinaryHeap::new(),
+            no_calls_until: None,
+            unavailable: 0,
+            state: State::Starting,
+            ledger: parts.ledger,
+            status: parts.status,
+            next_tick: Instant::now(),
+            generation: parts.generation,
+        }
+    }
+
+    /// The consumer's settings.
+    pub(super) fn settings(&self) -> &Arc<config::Consumer> {
+        &self.generation.settings
+    }
+
+    /// Works until `drain` is sent or dropped, then drains until the deadline that it carries.
+    ///
+    /// # Errors
+    /// Only for a bug of the host: a call that panicked. Its events come again after a restart.
+    pub async fn run(mut self, mut drain: oneshot::Receiver<Instant>) -> anyhow::Result<()> {
+        loop {
+            self.dispatch();
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                deadline = &mut drain => {
+                    let deadline = deadline.unwrap_or_else(|_| Instant::now());
+                    return self.drain(deadline).await;
+                }
+                Some(done) = self.calls.join_next(), if !self.calls.is_empty() => {
+                    let (id, done) = done.context("a call into a plugin panicked in the host")?;
+                    self.on_done(id, done);
+                }
+                written = self.writer.next() => self.on_written(written),
+                committed = self.positions.committed() => self.on_committed(&committed),
+                () = tokio::time::sleep_until(wake) => self.on_time(Instant::now()),
+                event = self.source.next() => self.on_source(event).await,
+            }
+        }
+    }
+
+    /// Starts calls while lanes are ready and instances are to be had.
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        if matches!(self.state, State::Stopped(_) | State::Draining) {
+            return;
+        }
+        match self.no_calls_until {
+            Some(until) if until > now => return,
+            Some(_) => {
+                self.no_calls_until = None;
+                self.state = State::Running;
+            }
+            None => {}
+        }
+        let settings = self.settings().clone();
+        while self.instances.has_room() && self.writer.queued_bytes() < settings.in_flight.max_bytes {
+            let Some(id) = self.ready.pop_front() else {
+                return;
+            };
+            self.queued.remove(&id);
+            let Some(partition) = self.partitions.get_mut(&id.assignment) else {
+                continue;
+            };
+            if partition.halted.is_some() {
+                continue;
+            }
+            let Some(lane) = partition.lane(id.slot) else {
+                continue;
+            };
+            if !lane.ready(now) {
+                continue;
+            }
+            let work = lane.take(now, settings.batch);
+            if work.is_empty() {
+                continue;
+            }
+            lane.busy = true;
+            let retries = work.items.iter().filter(|item| item.attempt > 1).count();
+            {
+                let mut ledger = self.ledger.lock();
+                ledger.retries += retries as u64;
+                ledger.batch_events.observe(work.len() as f64, 1);
+            }
+            let call = Call {
+                generation: self.generation.clone(),
+                instance: self.instances.borrow(),
+                work,
+            };
+            self.calls.spawn(async move { (id, call::run(call).await) });
+        }
+    }
+
+    /// Puts a lane into the queue of those that want a call, or notes when it will.
+    pub(super) fn consider(&mut self, id: LaneId, now: Instant) {
+        let Some(partition) = self.partitions.get_mut(&id.assignment) else {
+            return;
+        };
+        let Some(lane) = partition.lane(id.slot) else {
+            return;
+        };
+        if lane.ready(now) {
+            if self.queued.insert(id) {
+                self.ready.push_back(id);
+            }
+        } else if !lane.busy
+            && let Some(at) = lane.wake_at()
+        {
+            self.wakes.push(Reverse((at, id)));
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let mut wake = self.next_tick;
+        if let Some(Reverse((at, _))) = self.wakes.peek() {
+            wake = wake.min(*at);
+        }
+        if let Some(at) = self.positions.commit_due() {
+            wake = wake.min(at);
+        }
+        if let Some(at) = self.no_calls_until {
+            wake = wake.min(at);
+        }
+        wake
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        while let Some(Reverse((at, id))) = self.wakes.peek().copied()
+            && at <= now
+        {
+            self.wakes.pop();
+            self.consider(id, now);
+        }
+        if self.positions.commit_due().is_some_and(|at| at <= now) {
+            self.positions.commit();
+        }
+        if self.next_tick <= now {
+            self.next_tick = now + TICK;
+            self.open_valves(now);
+            self.show(now);
+        }
+    }
+
+    /// Brings status, lag and gauges up to date.
+    pub(super) fn show(&mut self, now: Instant) {
+        for (name, end) in self.control.ends() {
+            let partition = self.assignments.get(&name).and_then(|id| self.partitions.get_mut(id));
+            if let Some(partition) = partition {
+                partition.end = Some(end);
+            }
+        }
+        let now_ms = crate::clock::now_ms();
+        let positions: HashMap<TopicPartition, u64> =
+            self.positions.all().map(|(name, at)| (name.clone(), at)).collect();
+        let mut ledger = self.ledger.lock();
+        ledger.lag.clear();
+        ledger.lag_seconds.clear();
+        let mut shown = std::collections::BTreeMap::new();
+        for partition in self.partitions.values_mut() {
+            let position = positions.get(&partition.name).copied().unwrap_or(0);
+            if let Some(end) = partition.end {
+                let events = end.saturating_sub(position);
+                ledger.lag.insert(partition.name.clone(), Lag { events });
+            }
+            let age = partition
+                .oldest_unsettled_ms(position)
+                .map_or(0.0, |oldest| (now_ms - oldest).max(0) as f64 / 1000.0);
+            let seconds = ledger.lag_seconds.entry(partition.name.topic.clone()).or_default();
+            *seconds = seconds.max(age);
+            let status = PartitionStatus {
+                position,
+                end: partition.end,
+                halted: partition.halted.clone(),
+            };
+            shown.insert(partition.name.clone(), status);
+        }
+        ledger.assigned_partitions = self.partitions.len() as u64;
+        ledger.halted_partitions =
+            self.partitions.values().filter(|partition| partition.halted.is_some()).count() as u64;
+        ledger.instances = self.instances.count() as u64;
+        ledger.memory_bytes = self.instances.idle_memory();
+        let mut status = self.status.lock();
+        status.state = self.state.clone();
+        status.partitions = shown;
+        status.in_flight = ledger.in_flight.events;
+        status.generation = self.generation.number;
+        status.digest = self.generation.digest().clone();
+        status.alive_at = now;
+    }
+
+    /// Ends in the order of SEMANTICS: admission, calls, units, positions, membership.
+    async fn drain(mut self, deadline: Instant) -> anyhow::Result<()> {
+        self.state = State::Draining;
+        let names: Vec<_> = self.assignments.keys().cloned().collect();
+        self.control.hold(&names);
+        for id in self.partitions.keys().copied().collect::<Vec<_>>() {
+            self.abandon_waiting(id);
+        }
+        self.show(Instant::now());
+        let finished = async {
+            while !self.calls.is_empty() || self.writer.is_writing(|_| true) {
+                tokio::select! {
+                    biased;
+                    Some(done) = self.calls.join_next(), if !self.calls.is_empty() => {
+                        let (id, done) = done.context("a call into a plugin panicked in the host")?;
+                    self.on_done(id, done);
+                    }
+                    written = self.writer.next() => self.on_written(written),
+                    committed = self.positions.committed() => self.on_committed(&committed),
+                }
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout_at(deadline, finished).await {
+            Ok(result) => result?,
+            Err(_) => tracing::warn!(
+                consumer = %self.settings().name,
+                calls = self.calls.len(),
+                "the time to drain is over; what is in flight is abandoned and comes again"
+            ),
+        }
+        self.calls.shutdown().await;
+        if !self.positions.commit_all(deadline).await {
+            tracing::warn!(
+                consumer = %self.settings().name,
+                "the last positions were not committed in time; some events come again"
+            );
+        }
+        self.show(Instant::now());
+        self.instances.clear();
+        self.source.close().await;
+        let mut status = self.status.lock();
+        status.state = State::Ended;
+        Ok(())
+    }
+}

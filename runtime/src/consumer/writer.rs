@@ -1,0 +1,159 @@
+//! The one writer of a consumer: units are written in order, many in flight at once.
+//!
+//! ```text
+//! units ─▶ queue ─▶ publish (in order, many in flight) ─▶ acknowledged ─▶ positions
+//!            ▲              │ refused or lost
+//!            └── written again, from the failed one on ◀┘
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::unit::Unit;
+use crate::broker::{PublishError, Sink};
+use crate::event::TopicPartition;
+
+/// Waits before a failed unit is written again: doubling from the first to the second.
+const REWRITE_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+type Publication = BoxFuture<'static, Result<(), PublishError>>;
+
+/// What the writer has to say.
+#[derive(Debug)]
+pub enum Written {
+    /// All its records are acknowledged: its offsets may be settled.
+    Unit(Box<Unit>),
+    /// The broker will never take a record of the first unit that waits: mend it with
+    /// [`Writer::mend`].
+    Refused(PublishError),
+}
+
+/// See the module's picture.
+pub struct Writer {
+    sink: Arc<dyn Sink>,
+    queue: VecDeque<Unit>,
+    /// Of the first units of the queue, in its order.
+    in_flight: VecDeque<Publication>,
+    queued_bytes: usize,
+    failed: Option<PublishError>,
+    rewrite_at: Option<Instant>,
+    rewrites: u32,
+}
+
+impl Writer {
+    /// A writer with nothing to write.
+    pub fn new(sink: Arc<dyn Sink>) -> Self {
+        Self {
+            sink,
+            queue: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            queued_bytes: 0,
+            failed: None,
+            rewrite_at: None,
+            rewrites: 0,
+        }
+    }
+
+    /// Writes a unit after those before it.
+    pub fn write(&mut self, unit: Unit) {
+        self.queued_bytes += unit.records.bytes();
+        if self.failed.is_none() {
+            self.in_flight.push_back(self.publish(&unit));
+        }
+        self.queue.push_back(unit);
+    }
+
+    fn publish(&self, unit: &Unit) -> Publication {
+        if unit.records.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        self.sink.publish(unit.records.clone())
+    }
+
+    /// Bytes of the records that wait for their acknowledgement.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Whether units of these partitions wait.
+    pub fn is_writing(&self, of: impl Fn(&TopicPartition) -> bool) -> bool {
+        self.queue.iter().any(|unit| of(&unit.partition))
+    }
+
+    /// What happens next to the units; waits for ever where there is none. Dropping the future
+    /// loses nothing.
+    pub async fn next(&mut self) -> Written {
+        loop {
+            if self.failed.is_some() {
+                if let Some(error) = self.settle_failure().await {
+                    return Written::Refused(error);
+                }
+                continue;
+            }
+            let Some(front) = self.in_flight.front_mut() else {
+                return std::future::pending().await;
+            };
+            let result = front.await;
+            self.in_flight.pop_front();
+            match result {
+                Ok(()) => {
+                    if let Some(unit) = self.queue.pop_front() {
+                        self.rewrites = 0;
+                        self.queued_bytes = self.queued_bytes.saturating_sub(unit.records.bytes());
+                        return Written::Unit(Box::new(unit));
+                    }
+                }
+                Err(error) => {
+                    let (first, longest) = REWRITE_AFTER;
+                    let wait = first.saturating_mul(1 << self.rewrites.min(16)).min(longest);
+                    self.rewrites += 1;
+                    self.rewrite_at = Some(Instant::now() + wait);
+                    tracing::warn!(%error, units = self.queue.len(), "a unit was not written");
+                    self.failed = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Lets the publications after a failed one end, and writes all again unless the first unit
+    /// must be mended before.
+    async fn settle_failure(&mut self) -> Option<PublishError> {
+        while let Some(publication) = self.in_flight.front_mut() {
+            // Whatever became of it: it is written again behind the failed one, in order.
+            let _ = publication.await;
+            self.in_flight.pop_front();
+        }
+        if matches!(self.failed, Some(PublishError::Passing(_))) {
+            if let Some(at) = self.rewrite_at {
+                tokio::time::sleep_until(at).await;
+            }
+            self.failed = None;
+            self.write_all_again();
+            return None;
+        }
+        self.failed.clone()
+    }
+
+    fn write_all_again(&mut self) {
+        let again: Vec<_> = self.queue.iter().map(|unit| self.publish(unit)).collect();
+        self.in_flight.extend(again);
+    }
+
+    /// Changes the unit that the broker refused (it is dropped where `mend` says `None`), and
+    /// writes it and all behind it again.
+    pub fn mend(&mut self, mend: impl FnOnce(Unit) -> Option<Unit>) {
+        if let Some(unit) = self.queue.pop_front() {
+            self.queued_bytes = self.queued_bytes.saturating_sub(unit.records.bytes());
+            if let Some(unit) = mend(unit) {
+                self.queued_bytes += unit.records.bytes();
+                self.queue.push_front(unit);
+            }
+        }
+        self.failed = None;
+        self.write_all_again();
+    }
+}

@@ -1,0 +1,151 @@
+//! What becomes of each event of a batch once the plugin has answered.
+//!
+//! ```text
+//! partition  [ok][ok][retry][ok][ok]      key  [a ok][b retry][a ok][b ok]
+//!             ✓   ✓    ↻     ⟲   ⟲               ✓      ↻       ✓     ⟲
+//! ```
+//!
+//! A non-final event cuts the batch: what it must not be overtaken by comes again (⟲), with no
+//! attempt counted, and its outputs of this call are discarded.
+
+/// What the plugin said of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Handled, with or without outputs.
+    Handled,
+    /// Beyond `handled`.
+    Unanswered,
+    Reject,
+    Retry,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its outputs are taken; it is settled with its unit.
+    Take,
+    /// It goes to the dead letters and is settled with its unit.
+    DeadLetter,
+    /// It failed for good and there is no dead-letter topic: its partition halts at it.
+    Halt,
+    /// After backoff.
+    Retry,
+    /// As soon as its lane's turn comes; no attempt is counted.
+    Again,
+}
+
+impl Verdict {
+    /// Whether the event is settled by its unit.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Take | Self::DeadLetter)
+    }
+}
+
+/// Decides over a batch, in order.
+///
+/// * `said(index)`: the plugin's word for the event.
+/// * `scope(index)`: what may not overtake the event when it fails: a number that all events of
+///   the partition (or of the key) share, or `None` where it holds nobody.
+/// * `exhausted(index)`: whether a retry has no attempt left.
+/// * `dead_letters`: whether there is a topic for them.
+pub fn verdicts(
+    events: usize,
+    said: impl Fn(usize) -> Said,
+    scope: impl Fn(usize) -> Option<u64>,
+    exhausted: impl Fn(usize) -> bool,
+    dead_letters: bool,
+) -> Vec<Verdict> {
+    let mut cut: Vec<u64> = Vec::new();
+    let mut halted = false;
+    (0..events)
+        .map(|index| {
+            let behind_a_cut =
+                || !cut.is_empty() && scope(index).is_some_and(|scope| cut.contains(&scope));
+            if halted || behind_a_cut() {
+                return Verdict::Again;
+            }
+            let verdict = match said(index) {
+                Said::Handled => Verdict::Take,
+                Said::Unanswered => Verdict::Again,
+                Said::Reject => failed_for_good(dead_letters),
+                Said::Retry if exhausted(index) => failed_for_good(dead_letters),
+                Said::Retry => Verdict::Retry,
+            };
+            if !verdict.is_final() {
+                cut.extend(scope(index));
+            }
+            halted |= verdict == Verdict::Halt;
+            verdict
+        })
+        .collect()
+}
+
+/// What becomes of an event that failed for good.
+pub fn failed_for_good(dead_letters: bool) -> Verdict {
+    if dead_letters {
+        Verdict::DeadLetter
+    } else {
+        Verdict::Halt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Said::*;
+    use super::Verdict::*;
+    use super::*;
+
+    fn decide(said: &[Said], scopes: &[Option<u64>], dead_letters: bool) -> Vec<Verdict> {
+        verdicts(
+            said.len(),
+            |index| said[index],
+            |index| scopes[index],
+            |_| false,
+            dead_letters,
+        )
+    }
+
+    #[test]
+    fn in_a_partition_nothing_overtakes_a_retry() {
+        let scopes = [Some(0); 4];
+        assert_eq!(
+            decide(&[Handled, super::Said::Retry, Handled, Reject], &scopes, true),
+            [Take, super::Verdict::Retry, Again, Again]
+        );
+    }
+
+    #[test]
+    fn with_keys_only_the_same_key_waits() {
+        let scopes = [Some(1), Some(2), Some(1), Some(2), None];
+        assert_eq!(
+            decide(&[Handled, super::Said::Retry, Handled, Handled, Handled], &scopes, true),
+            [Take, super::Verdict::Retry, Take, Again, Take]
+        );
+    }
+
+    #[test]
+    fn without_order_nothing_waits() {
+        assert_eq!(
+            decide(&[super::Said::Retry, Handled, Reject], &[None; 3], true),
+            [super::Verdict::Retry, Take, DeadLetter]
+        );
+    }
+
+    /// A later event of the key that was answered while an earlier one was not would overtake it.
+    #[test]
+    fn an_unanswered_event_cuts_as_a_retry_does() {
+        let scopes = [Some(0); 3];
+        assert_eq!(decide(&[Handled, Unanswered, Unanswered], &scopes, true), [Take, Again, Again]);
+    }
+
+    #[test]
+    fn the_last_attempt_is_final_and_cuts_nothing() {
+        let found = verdicts(2, |i| [super::Said::Retry, Handled][i], |_| Some(0), |_| true, true);
+        assert_eq!(found, [DeadLetter, Take]);
+    }
+
+    #[test]
+    fn without_a_dead_letter_topic_the_partition_halts_whatever_the_order() {
+        assert_eq!(decide(&[Handled, Reject, Handled], &[None; 3], false), [Take, Halt, Again]);
+    }
+}

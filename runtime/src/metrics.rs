@@ -1,0 +1,643 @@
+//! Every metric of the runtime, and the ledgers that they are read from.
+//!
+//! A consumer writes all of its figures into one [`Ledger`] under one lock, and a scrape reads the
+//! ledger in one go: so consumed = settled + in flight holds in every scrape (I10).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::consumer::dead_letter::Reason;
+use crate::decide::admission::Load;
+use crate::event::TopicPartition;
+
+/// How an admitted event ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Ok,
+    Filtered,
+    Dropped,
+    DeadLettered,
+    /// Revoked, shut down or read again: not settled by us.
+    Abandoned,
+}
+
+const OUTCOMES: [&str; 5] = ["ok", "filtered", "dropped", "dead_lettered", "abandoned"];
+const FAILURES: [&str; 7] = ["retry", "unavailable", "reject", "trap", "deadline", "memory", "invalid"];
+const REBALANCES: [&str; 3] = ["assigned", "revoked", "lost"];
+
+/// Bounds of call, commit and start durations, in seconds: 10 µs to 10 s.
+const DURATIONS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Bounds of an event's way through the runtime, in seconds: 1 ms to 1 h.
+const LATENCIES: &[f64] = &[
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
+    3600.0,
+];
+const BATCHES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// A histogram with fixed bounds; not shared between threads.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    bounds: &'static [f64],
+    counts: Vec<u64>,
+    sum: f64,
+    count: u64,
+}
+
+impl Histogram {
+    fn new(bounds: &'static [f64]) -> Self {
+        Self {
+            bounds,
+            counts: vec![0; bounds.len()],
+            sum: 0.0,
+            count: 0,
+        }
+    }
+
+    /// Adds `times` observations of `value`.
+    pub fn observe(&mut self, value: f64, times: u64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += times;
+        }
+        self.sum += value * times as f64;
+        self.count += times;
+    }
+
+    fn proto(&self) -> prometheus::proto::Histogram {
+        let mut proto = prometheus::proto::Histogram::default();
+        let mut cumulative = 0;
+        let buckets = self.bounds.iter().zip(&self.counts).map(|(bound, count)| {
+            cumulative += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(cumulative);
+            bucket
+        });
+        proto.set_bucket(buckets.collect());
+        proto.set_sample_sum(self.sum);
+        proto.set_sample_count(self.count);
+        proto
+    }
+}
+
+/// Events with their bytes, counted up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Volume {
+    pub events: u64,
+    pub bytes: u64,
+}
+
+/// A partition's distance from its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lag {
+    pub events: u64,
+}
+
+/// All figures of one consumer.
+#[derive(Debug)]
+pub struct Ledger {
+    pub consumed: BTreeMap<Arc<str>, Volume>,
+    settled: [u64; 5],
+    /// By output.
+    pub produced: BTreeMap<Arc<str>, Volume>,
+    /// By topic and reason.
+    pub skipped: BTreeMap<(Arc<str>, &'static str), u64>,
+    failures: [u64; 7],
+    pub retries: u64,
+    dead_letters: BTreeMap<Reason, u64>,
+    pub instantiations_ok: u64,
+    pub instantiations_failed: u64,
+    pub commits_ok: u64,
+    pub commits_failed: u64,
+    rebalances: [u64; 3],
+    pub paused_for_backpressure: Duration,
+    pub deploys_ok: u64,
+    pub deploys_failed: u64,
+    pub log_entries_dropped: u64,
+    pub call_duration: Histogram,
+    pub processing: Histogram,
+    pub latency: Histogram,
+    pub commit_duration: Histogram,
+    pub batch_events: Histogram,
+    pub init_duration: Histogram,
+    pub lag: BTreeMap<TopicPartition, Lag>,
+    /// Age of the oldest unsettled event by topic, in seconds.
+    pub lag_seconds: BTreeMap<Arc<str>, f64>,
+    /// Timestamp of the newest settled event by topic, in seconds since 1970-01-01 UTC.
+    pub last_settled: BTreeMap<Arc<str>, f64>,
+    pub in_flight: Load,
+    pub assigned_partitions: u64,
+    pub halted_partitions: u64,
+    pub instances: u64,
+    pub memory_bytes: u64,
+    pub memory_limit_bytes: u64,
+    pub digest: Arc<str>,
+    pub generation: u64,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        Self {
+            consumed: BTreeMap::new(),
+            settled: [0; 5],
+            produced: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            failures: [0; 7],
+            retries: 0,
+            dead_letters: BTreeMap::new(),
+            instantiations_ok: 0,
+            instantiations_failed: 0,
+            commits_ok: 0,
+            commits_failed: 0,
+            rebalances: [0; 3],
+            paused_for_backpressure: Duration::ZERO,
+            deploys_ok: 0,
+            deploys_failed: 0,
+            log_entries_dropped: 0,
+            call_duration: Histogram::new(DURATIONS),
+            processing: Histogram::new(LATENCIES),
+            latency: Histogram::new(LATENCIES),
+            commit_duration: Histogram::new(DURATIONS),
+            batch_events: Histogram::new(BATCHES),
+            init_duration: Histogram::new(DURATIONS),
+            lag: BTreeMap::new(),
+            lag_seconds: BTreeMap::new(),
+            last_settled: BTreeMap::new(),
+            in_flight: Load::default(),
+            assigned_partitions: 0,
+            halted_partitions: 0,
+            instances: 0,
+            memory_bytes: 0,
+            memory_limit_bytes: 0,
+            digest: "".into(),
+            generation: 0,
+        }
+    }
+
+    /// Events of `topic` were admitted: they are in flight from now on.
+    pub fn admitted(&mut self, topic: &Arc<str>, load: Load) {
+        let volume = self.consumed.entry(topic.clone()).or_default();
+        volume.events += load.events as u64;
+        volume.bytes += load.bytes as u64;
+        self.in_flight.add(load);
+    }
+
+    /// Admitted events ended.
+    pub fn settled(&mut self, outcome: Outcome, load: Load) {
+        self.settled[outcome as usize] += load.events as u64;
+        self.in_flight.remove(load);
+    }
+
+    /// How many events ended so.
+    pub fn settled_as(&self, outcome: Outcome) -> u64 {
+        self.settled[outcome as usize]
+    }
+
+    /// An attempt failed; `kind` is one of the label's values.
+    pub fn failed(&mut self, kind: &str, times: u64) {
+        if let Some(index) = FAILURES.iter().position(|known| *known == kind) {
+            self.failures[index] += times;
+        }
+    }
+
+    /// Events became dead letters.
+    pub fn dead_lettered(&mut self, reason: Reason) {
+        *self.dead_letters.entry(reason).or_default() += 1;
+    }
+
+    /// How many dead letters there were.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.values().sum()
+    }
+
+    /// Partitions came (`assigned`) or went (`revoked`, `lost`).
+    pub fn rebalanced(&mut self, kind: &str) {
+        if let Some(index) = REBALANCES.iter().position(|known| *known == kind) {
+            self.rebalances[index] += 1;
+        }
+    }
+}
+
+/// A consumer's ledger, shared with the scrape.
+pub type SharedLedger = Arc<Mutex<Ledger>>;
+
+/// What of the metrics belongs to no consumer.
+#[derive(Debug, Default)]
+struct Process {
+    cache: [AtomicU64; 3],
+    generation: AtomicU64,
+    reloaded_at_ms: AtomicI64,
+    reload_ok: AtomicU64,
+    violations: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+const CACHE_RESULTS: [&str; 3] = ["hit", "miss", "rejected"];
+
+/// Figures that another part of the runtime knows at the time of the scrape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Probe {
+    pub broker_up: bool,
+    /// Bytes of the embedded store, and bytes free beside it.
+    pub store: Option<(u64, u64)>,
+}
+
+/// Every metric of one runtime.
+pub struct Metrics {
+    consumers: Mutex<BTreeMap<Arc<str>, SharedLedger>>,
+    process: Process,
+    registry: prometheus::Registry,
+}
+
+impl Metrics {
+    /// No consumers yet. The figures of the process itself (`process_…`) are among them.
+    pub fn new() -> Self {
+        let registry = prometheus::Registry::new();
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        // Registering on a fresh registry fails only for a name taken twice.
+        let _ = registry.register(Box::new(process));
+        Self {
+            consumers: Mutex::default(),
+            process: Process::default(),
+            registry,
+        }
+    }
+
+    /// The ledger of a consumer, made if it is new.
+    pub fn ledger(&self, consumer: &Arc<str>) -> SharedLedger {
+        let mut consumers = self.consumers.lock();
+        let ledger = consumers
+            .entry(consumer.clone())
+            .or_insert_with(|| Arc::new(Mutex::new(Ledger::new())));
+        ledger.clone()
+    }
+
+    /// Forgets a consumer and its series.
+    pub fn forget(&self, consumer: &str) {
+        self.consumers.lock().remove(consumer);
+    }
+
+    /// The compile cache answered: `hit`, `miss` or `rejected`.
+    pub fn cache_answered(&self, result: &str) {
+        if let Some(index) = CACHE_RESULTS.iter().position(|known| *known == result) {
+            self.process.cache[index].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A configuration took effect (or did not) at this time.
+    pub fn reloaded(&self, ok: bool, now_ms: i64) {
+        self.process.reload_ok.store(u64::from(ok), Ordering::Relaxed);
+        if ok {
+            self.process.generation.fetch_add(1, Ordering::Relaxed);
+            self.process.reloaded_at_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// An invariant of DESIGN did not hold; `id` is its number, such as `I4`.
+    pub fn violated(&self, id: &'static str) {
+        *self.process.violations.lock().entry(id).or_default() += 1;
+    }
+
+    /// The text that Prometheus reads, with the plugins' own families at the end.
+    pub fn render(&self, probe: Probe, custom: Vec<MetricFamily>) -> String {
+        let mut families = self.families(probe);
+        families.extend(self.registry.gather());
+        families.extend(custom);
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        prometheus::TextEncoder::new()
+            .encode_to_string(&families)
+            .unwrap_or_default()
+    }
+
+    fn families(&self, probe: Probe) -> Vec<MetricFamily> {
+        let consumers = self.consumers.lock();
+        let ledgers: Vec<(&str, MutexGuard<'_, Ledger>)> = consumers
+            .iter()
+            .map(|(name, ledger)| (&**name, ledger.lock()))
+            .collect();
+        let mut out = Families::default();
+        counters(&mut out, &ledgers);
+        histograms(&mut out, &ledgers);
+        gauges(&mut out, &ledgers);
+        self.process_families(&mut out, probe);
+        out.0
+    }
+
+    fn process_families(&self, out: &mut Families, probe: Probe) {
+        let process = &self.process;
+        out.counter("compile_cache_total", "Look-ups of compiled components by result.", |add| {
+            for (result, count) in CACHE_RESULTS.iter().zip(&process.cache) {
+                add(&[("result", result)], count.load(Ordering::Relaxed) as f64);
+            }
+        });
+        out.counter("invariant_violations_total", "Invariants that did not hold: report each as a bug.", |add| {
+            for (id, count) in process.violations.lock().iter() {
+                add(&[("id", id)], *count as f64);
+            }
+        });
+        let generation = process.generation.load(Ordering::Relaxed) as f64;
+        let reload_ok = process.reload_ok.load(Ordering::Relaxed) as f64;
+        let reloaded_at = process.reloaded_at_ms.load(Ordering::Relaxed) as f64 / 1000.0;
+        let up = f64::from(u8::from(probe.broker_up));
+        let single: [(&str, &str, f64); 4] = [
+            ("config_generation", "Configurations that took effect since the start.", generation),
+            ("config_last_reload_successful", "Whether the newest configuration took effect.", reload_ok),
+            ("config_last_reload_timestamp_seconds", "When a configuration last took effect.", reloaded_at),
+            ("broker_up", "Whether the broker answers.", up),
+        ];
+        for (name, help, value) in single {
+            out.gauge(name, help, |add| add(&[], value));
+        }
+        if let Some((bytes, free)) = probe.store {
+            out.gauge("store_bytes", "Bytes that the embedded store holds on disk.", |add| add(&[], bytes as f64));
+            out.gauge("store_free_bytes", "Bytes free on the embedded store's disk.", |add| add(&[], free as f64));
+        }
+        out.gauge("build_info", "The version that runs.", |add| {
+            let revision = option_env!("MILLSTREAM_REVISION").unwrap_or("unknown");
+            add(&[("version", env!("CARGO_PKG_VERSION")), ("revision", revision)], 1.0);
+        });
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+type Ledgers<'a> = [(&'a str, MutexGuard<'a, Ledger>)];
+type Add<'a> = dyn FnMut(&[(&str, &str)], f64) + 'a;
+
+fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
+    out.counter("events_consumed_total", "Events taken from topics.", |add| {
+        each(ledgers, |name, ledger| {
+            for (topic, volume) in &ledger.consumed {
+                add(&[("consumer", name), ("topic", topic)], volume.events as f64);
+            }
+        });
+    });
+    out.counter("consumed_bytes_total", "Bytes of the events taken from topics.", |add| {
+        each(ledgers, |name, ledger| {
+            for (topic, volume) in &ledger.consumed {
+                add(&[("consumer", name), ("topic", topic)], volume.bytes as f64);
+            }
+        });
+    });
+    out.counter("events_settled_total", "Events that ended, by how they ended.", |add| {
+        each(ledgers, |name, ledger| {
+            for (outcome, count) in OUTCOMES.iter().zip(ledger.settled) {
+                add(&[("consumer", name), ("outcome", outcome)], count as f64);
+            }
+        });
+    });
+    out.counter("events_produced_total", "Derived events that the broker acknowledged.", |add| {
+        each(ledgers, |name, ledger| {
+            for (output, volume) in &ledger.produced {
+                add(&[("consumer", name), ("output", output)], volume.events as f64);
+            }
+        });
+    });
+    out.counter("produced_bytes_total", "Bytes of the derived events.", |add| {
+        each(ledgers, |name, ledger| {
+            for (output, volume) in &ledger.produced {
+                add(&[("consumer", name), ("output", output)], volume.bytes as f64);
+            }
+        });
+    });
+    out.counter("events_skipped_total", "Offsets that were jumped over without being processed.", |add| {
+        each(ledgers, |name, ledger| {
+            for ((topic, reason), count) in &ledger.skipped {
+                add(&[("consumer", name), ("topic", topic), ("reason", reason)], *count as f64);
+            }
+        });
+    });
+    out.counter("plugin_failures_total", "Attempts that failed, by kind.", |add| {
+        each(ledgers, |name, ledger| {
+            for (kind, count) in FAILURES.iter().zip(ledger.failures) {
+                add(&[("consumer", name), ("kind", kind)], count as f64);
+            }
+        });
+    });
+    out.counter("dead_letters_total", "Events that went to the dead letters, by reason.", |add| {
+        each(ledgers, |name, ledger| {
+            for reason in Reason::ALL {
+                let count = ledger.dead_letters.get(&reason).copied().unwrap_or(0);
+                add(&[("consumer", name), ("reason", reason.name())], count as f64);
+            }
+        });
+    });
+    out.counter("rebalances_total", "Changes of the partitions that are ours.", |add| {
+        each(ledgers, |name, ledger| {
+            for (kind, count) in REBALANCES.iter().zip(ledger.rebalances) {
+                add(&[("consumer", name), ("kind", kind)], count as f64);
+            }
+        });
+    });
+    type Results = fn(&Ledger) -> [u64; 2];
+    let results: [(&str, &str, Results); 3] = [
+        ("plugin_instantiations_total", "Plugin instances started, by result.", |l| [l.instantiations_ok, l.instantiations_failed]),
+        ("commits_total", "Commits of positions, by result.", |l| [l.commits_ok, l.commits_failed]),
+        ("deploys_total", "Plugin generations deployed, by result.", |l| [l.deploys_ok, l.deploys_failed]),
+    ];
+    for (family, help, read) in results {
+        out.counter(family, help, |add| {
+            each(ledgers, |name, ledger| {
+                for (result, count) in ["ok", "failed"].iter().zip(read(ledger)) {
+                    add(&[("consumer", name), ("result", result)], count as f64);
+                }
+            });
+        });
+    }
+    out.counter("retries_total", "Attempts made again.", |add| {
+        each(ledgers, |name, ledger| add(&[("consumer", name)], ledger.retries as f64));
+    });
+    out.counter("log_entries_dropped_total", "Log entries of plugins over their limits.", |add| {
+        each(ledgers, |name, ledger| add(&[("consumer", name)], ledger.log_entries_dropped as f64));
+    });
+    out.counter("paused_seconds_total", "Partition-seconds for which fetching stood still, by reason.", |add| {
+        each(ledgers, |name, ledger| {
+            let seconds = ledger.paused_for_backpressure.as_secs_f64();
+            add(&[("consumer", name), ("reason", "backpressure")], seconds);
+        });
+    });
+}
+
+fn histograms(out: &mut Families, ledgers: &Ledgers<'_>) {
+    type Read = fn(&Ledger) -> &Histogram;
+    let all: [(&str, &str, Read); 6] = [
+        ("plugin_call_duration_seconds", "Time of one call into a plugin.", |l| &l.call_duration),
+        ("event_processing_seconds", "From fetched to settled.", |l| &l.processing),
+        ("event_latency_seconds", "From the event's timestamp to settled.", |l| &l.latency),
+        ("commit_duration_seconds", "Time of one commit of positions.", |l| &l.commit_duration),
+        ("batch_events", "Events in one call into a plugin.", |l| &l.batch_events),
+        ("plugin_init_duration_seconds", "Time to start a plugin instance.", |l| &l.init_duration),
+    ];
+    for (name, help, read) in all {
+        out.histogram(name, help, ledgers, read);
+    }
+}
+
+fn gauges(out: &mut Families, ledgers: &Ledgers<'_>) {
+    type Read = fn(&Ledger) -> f64;
+    let all: [(&str, &str, Read); 7] = [
+        ("in_flight_events", "Events admitted and not settled.", |l| l.in_flight.events as f64),
+        ("in_flight_bytes", "Bytes of the events admitted and not settled.", |l| l.in_flight.bytes as f64),
+        ("assigned_partitions", "Partitions that are ours.", |l| l.assigned_partitions as f64),
+        ("halted_partitions", "Partitions stopped at an event that failed for good.", |l| l.halted_partitions as f64),
+        ("plugin_instances", "Plugin instances alive.", |l| l.instances as f64),
+        ("plugin_memory_bytes", "Linear memory of the plugin instances alive.", |l| l.memory_bytes as f64),
+        ("plugin_memory_limit_bytes", "What one plugin instance may use at most.", |l| l.memory_limit_bytes as f64),
+    ];
+    for (family, help, read) in all {
+        out.gauge(family, help, |add| {
+            each(ledgers, |name, ledger| add(&[("consumer", name)], read(ledger)));
+        });
+    }
+    out.gauge("consumer_lag_events", "Events between the settled position and the end.", |add| {
+        each(ledgers, |name, ledger| {
+            for (partition, lag) in &ledger.lag {
+                let number = partition.partition.to_string();
+                let labels = [("consumer", name), ("topic", &*partition.topic), ("partition", &number)];
+                add(&labels, lag.events as f64);
+            }
+        });
+    });
+    type ByTopic = fn(&Ledger) -> &BTreeMap<Arc<str>, f64>;
+    let by_topic: [(&str, &str, ByTopic); 2] = [
+        ("consumer_lag_seconds", "Age of the oldest unsettled event.", |l| &l.lag_seconds),
+        ("last_settled_timestamp_seconds", "Timestamp of the newest settled event.", |l| &l.last_settled),
+    ];
+    for (family, help, read) in by_topic {
+        out.gauge(family, help, |add| {
+            each(ledgers, |name, ledger| {
+                for (topic, value) in read(ledger) {
+                    add(&[("consumer", name), ("topic", topic)], *value);
+                }
+            });
+        });
+    }
+    out.gauge("plugin_info", "The generation that runs.", |add| {
+        each(ledgers, |name, ledger| {
+            let generation = ledger.generation.to_string();
+            let labels = [("consumer", name), ("digest", &*ledger.digest), ("generation", &generation)];
+            add(&labels, 1.0);
+        });
+    });
+}
+
+fn each(ledgers: &Ledgers<'_>, mut read: impl FnMut(&str, &Ledger)) {
+    for (name, ledger) in ledgers {
+        read(name, ledger);
+    }
+}
+
+/// Metric families under the prefix of the runtime.
+#[derive(Default)]
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn counter(&mut self, name: &str, help: &str, fill: impl FnOnce(&mut Add<'_>)) {
+        self.simple(name, help, MetricType::COUNTER, fill);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, fill: impl FnOnce(&mut Add<'_>)) {
+        self.simple(name, help, MetricType::GAUGE, fill);
+    }
+
+    fn simple(&mut self, name: &str, help: &str, kind: MetricType, fill: impl FnOnce(&mut Add<'_>)) {
+        let mut metrics = Vec::new();
+        fill(&mut |labels, value| {
+            let mut metric = labelled(labels);
+            if kind == MetricType::COUNTER {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            } else {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+            metrics.push(metric);
+        });
+        self.push(name, help, kind, metrics);
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, ledgers: &Ledgers<'_>, read: fn(&Ledger) -> &Histogram) {
+        let metrics = ledgers.iter().map(|(consumer, ledger)| {
+            let mut metric = labelled(&[("consumer", consumer)]);
+            metric.set_histogram(read(ledger).proto());
+            metric
+        });
+        self.push(name, help, MetricType::HISTOGRAM, metrics.collect());
+    }
+
+    fn push(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
+        let mut family = MetricFamily::default();
+        family.set_name(format!("millstream_{name}"));
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let mut metric = Metric::default();
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    metric.set_label(pairs.collect());
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_shows_a_consumers_figures_and_forgets_a_removed_one() {
+        let metrics = Metrics::new();
+        let name: Arc<str> = "enrich".into();
+        let load = Load { events: 3, bytes: 30 };
+        {
+            let ledger = metrics.ledger(&name);
+            let mut ledger = ledger.lock();
+            ledger.admitted(&"orders".into(), load);
+            ledger.settled(Outcome::Ok, Load { events: 2, bytes: 20 });
+        }
+        let text = metrics.render(Probe::default(), Vec::new());
+        for line in [
+            "millstream_events_consumed_total{consumer=\"enrich\",topic=\"orders\"} 3",
+            "millstream_events_settled_total{consumer=\"enrich\",outcome=\"ok\"} 2",
+            "millstream_in_flight_events{consumer=\"enrich\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        metrics.forget("enrich");
+        assert!(!metrics.render(Probe::default(), Vec::new()).contains("consumer=\"enrich\""));
+    }
+
+    #[test]
+    fn a_histogram_counts_into_the_bucket_whose_bound_is_not_exceeded() {
+        let mut histogram = Histogram::new(BATCHES);
+        histogram.observe(1.0, 2);
+        histogram.observe(3.0, 1);
+        histogram.observe(5_000.0, 1);
+        let proto = histogram.proto();
+        let counts: Vec<_> = proto.get_bucket().iter().map(Bucket::cumulative_count).collect();
+        assert_eq!(counts[..4], [2, 2, 3, 3]);
+        assert_eq!(counts.last(), Some(&3));
+        assert_eq!((proto.get_sample_count(), proto.get_sample_sum()), (4, 5_005.0));
+    }
+}
