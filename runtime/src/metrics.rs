@@ -27,7 +27,15 @@ pub enum Outcome {
 }
 
 const OUTCOMES: [&str; 5] = ["ok", "filtered", "dropped", "dead_lettered", "abandoned"];
-const FAILURES: [&str; 7] = ["retry", "unavailable", "reject", "trap", "deadline", "memory", "invalid"];
+const FAILURES: [&str; 7] = [
+    "retry",
+    "unavailable",
+    "reject",
+    "trap",
+    "deadline",
+    "memory",
+    "invalid",
+];
 const REBALANCES: [&str; 3] = ["assigned", "revoked", "lost"];
 
 /// Bounds of call, commit and start durations, in seconds: 10 µs to 10 s.
@@ -40,7 +48,9 @@ const LATENCIES: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
     3600.0,
 ];
-const BATCHES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+const BATCHES: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
+];
 
 /// A histogram with fixed bounds; not shared between threads.
 #[derive(Clone, Debug)]
@@ -293,7 +303,9 @@ impl Metrics {
 
     /// A configuration took effect (or did not) at this time.
     pub fn reloaded(&self, ok: bool, now_ms: i64) {
-        self.process.reload_ok.store(u64::from(ok), Ordering::Relaxed);
+        self.process
+            .reload_ok
+            .store(u64::from(ok), Ordering::Relaxed);
         if ok {
             self.process.generation.fetch_add(1, Ordering::Relaxed);
             self.process.reloaded_at_ms.store(now_ms, Ordering::Relaxed);
@@ -333,36 +345,70 @@ impl Metrics {
 
     fn process_families(&self, out: &mut Families, probe: Probe) {
         let process = &self.process;
-        out.counter("compile_cache_total", "Look-ups of compiled components by result.", |add| {
-            for (result, count) in CACHE_RESULTS.iter().zip(&process.cache) {
-                add(&[("result", result)], count.load(Ordering::Relaxed) as f64);
-            }
-        });
-        out.counter("invariant_violations_total", "Invariants that did not hold: report each as a bug.", |add| {
-            for (id, count) in process.violations.lock().iter() {
-                add(&[("id", id)], *count as f64);
-            }
-        });
+        out.counter(
+            "compile_cache_total",
+            "Look-ups of compiled components by result.",
+            |add| {
+                for (result, count) in CACHE_RESULTS.iter().zip(&process.cache) {
+                    add(&[("result", result)], count.load(Ordering::Relaxed) as f64);
+                }
+            },
+        );
+        out.counter(
+            "invariant_violations_total",
+            "Invariants that did not hold: report each as a bug.",
+            |add| {
+                for (id, count) in process.violations.lock().iter() {
+                    add(&[("id", id)], *count as f64);
+                }
+            },
+        );
         let generation = process.generation.load(Ordering::Relaxed) as f64;
         let reload_ok = process.reload_ok.load(Ordering::Relaxed) as f64;
         let reloaded_at = process.reloaded_at_ms.load(Ordering::Relaxed) as f64 / 1000.0;
         let up = f64::from(u8::from(probe.broker_up));
         let single: [(&str, &str, f64); 4] = [
-            ("config_generation", "Configurations that took effect since the start.", generation),
-            ("config_last_reload_successful", "Whether the newest configuration took effect.", reload_ok),
-            ("config_last_reload_timestamp_seconds", "When a configuration last took effect.", reloaded_at),
+            (
+                "config_generation",
+                "Configurations that took effect since the start.",
+                generation,
+            ),
+            (
+                "config_last_reload_successful",
+                "Whether the newest configuration took effect.",
+                reload_ok,
+            ),
+            (
+                "config_last_reload_timestamp_seconds",
+                "When a configuration last took effect.",
+                reloaded_at,
+            ),
             ("broker_up", "Whether the broker answers.", up),
         ];
         for (name, help, value) in single {
             out.gauge(name, help, |add| add(&[], value));
         }
         if let Some((bytes, free)) = probe.store {
-            out.gauge("store_bytes", "Bytes that the embedded store holds on disk.", |add| add(&[], bytes as f64));
-            out.gauge("store_free_bytes", "Bytes free on the embedded store's disk.", |add| add(&[], free as f64));
+            out.gauge(
+                "store_bytes",
+                "Bytes that the embedded store holds on disk.",
+                |add| add(&[], bytes as f64),
+            );
+            out.gauge(
+                "store_free_bytes",
+                "Bytes free on the embedded store's disk.",
+                |add| add(&[], free as f64),
+            );
         }
         out.gauge("build_info", "The version that runs.", |add| {
             let revision = option_env!("MILLSTREAM_REVISION").unwrap_or("unknown");
-            add(&[("version", env!("CARGO_PKG_VERSION")), ("revision", revision)], 1.0);
+            add(
+                &[
+                    ("version", env!("CARGO_PKG_VERSION")),
+                    ("revision", revision),
+                ],
+                1.0,
+            );
         });
     }
 }
@@ -377,75 +423,136 @@ type Ledgers<'a> = [(&'a str, MutexGuard<'a, Ledger>)];
 type Add<'a> = dyn FnMut(&[(&str, &str)], f64) + 'a;
 
 fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
-    out.counter("events_consumed_total", "Events taken from topics.", |add| {
-        each(ledgers, |name, ledger| {
-            for (topic, volume) in &ledger.consumed {
-                add(&[("consumer", name), ("topic", topic)], volume.events as f64);
-            }
-        });
-    });
-    out.counter("consumed_bytes_total", "Bytes of the events taken from topics.", |add| {
-        each(ledgers, |name, ledger| {
-            for (topic, volume) in &ledger.consumed {
-                add(&[("consumer", name), ("topic", topic)], volume.bytes as f64);
-            }
-        });
-    });
-    out.counter("events_settled_total", "Events that ended, by how they ended.", |add| {
-        each(ledgers, |name, ledger| {
-            for (outcome, count) in OUTCOMES.iter().zip(ledger.settled) {
-                add(&[("consumer", name), ("outcome", outcome)], count as f64);
-            }
-        });
-    });
-    out.counter("events_produced_total", "Derived events that the broker acknowledged.", |add| {
-        each(ledgers, |name, ledger| {
-            for (output, volume) in &ledger.produced {
-                add(&[("consumer", name), ("output", output)], volume.events as f64);
-            }
-        });
-    });
-    out.counter("produced_bytes_total", "Bytes of the derived events.", |add| {
-        each(ledgers, |name, ledger| {
-            for (output, volume) in &ledger.produced {
-                add(&[("consumer", name), ("output", output)], volume.bytes as f64);
-            }
-        });
-    });
-    out.counter("events_skipped_total", "Offsets that were jumped over without being processed.", |add| {
-        each(ledgers, |name, ledger| {
-            for ((topic, reason), count) in &ledger.skipped {
-                add(&[("consumer", name), ("topic", topic), ("reason", reason)], *count as f64);
-            }
-        });
-    });
-    out.counter("plugin_failures_total", "Attempts that failed, by kind.", |add| {
-        each(ledgers, |name, ledger| {
-            for (kind, count) in FAILURES.iter().zip(ledger.failures) {
-                add(&[("consumer", name), ("kind", kind)], count as f64);
-            }
-        });
-    });
-    out.counter("dead_letters_total", "Events that went to the dead letters, by reason.", |add| {
-        each(ledgers, |name, ledger| {
-            for reason in Reason::ALL {
-                let count = ledger.dead_letters.get(&reason).copied().unwrap_or(0);
-                add(&[("consumer", name), ("reason", reason.name())], count as f64);
-            }
-        });
-    });
-    out.counter("rebalances_total", "Changes of the partitions that are ours.", |add| {
-        each(ledgers, |name, ledger| {
-            for (kind, count) in REBALANCES.iter().zip(ledger.rebalances) {
-                add(&[("consumer", name), ("kind", kind)], count as f64);
-            }
-        });
-    });
+    out.counter(
+        "events_consumed_total",
+        "Events taken from topics.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (topic, volume) in &ledger.consumed {
+                    add(
+                        &[("consumer", name), ("topic", topic)],
+                        volume.events as f64,
+                    );
+                }
+            });
+        },
+    );
+    out.counter(
+        "consumed_bytes_total",
+        "Bytes of the events taken from topics.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (topic, volume) in &ledger.consumed {
+                    add(&[("consumer", name), ("topic", topic)], volume.bytes as f64);
+                }
+            });
+        },
+    );
+    out.counter(
+        "events_settled_total",
+        "Events that ended, by how they ended.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (outcome, count) in OUTCOMES.iter().zip(ledger.settled) {
+                    add(&[("consumer", name), ("outcome", outcome)], count as f64);
+                }
+            });
+        },
+    );
+    out.counter(
+        "events_produced_total",
+        "Derived events that the broker acknowledged.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (output, volume) in &ledger.produced {
+                    add(
+                        &[("consumer", name), ("output", output)],
+                        volume.events as f64,
+                    );
+                }
+            });
+        },
+    );
+    out.counter(
+        "produced_bytes_total",
+        "Bytes of the derived events.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (output, volume) in &ledger.produced {
+                    add(
+                        &[("consumer", name), ("output", output)],
+                        volume.bytes as f64,
+                    );
+                }
+            });
+        },
+    );
+    out.counter(
+        "events_skipped_total",
+        "Offsets that were jumped over without being processed.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for ((topic, reason), count) in &ledger.skipped {
+                    add(
+                        &[("consumer", name), ("topic", topic), ("reason", reason)],
+                        *count as f64,
+                    );
+                }
+            });
+        },
+    );
+    out.counter(
+        "plugin_failures_total",
+        "Attempts that failed, by kind.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (kind, count) in FAILURES.iter().zip(ledger.failures) {
+                    add(&[("consumer", name), ("kind", kind)], count as f64);
+                }
+            });
+        },
+    );
+    out.counter(
+        "dead_letters_total",
+        "Events that went to the dead letters, by reason.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for reason in Reason::ALL {
+                    let count = ledger.dead_letters.get(&reason).copied().unwrap_or(0);
+                    add(
+                        &[("consumer", name), ("reason", reason.name())],
+                        count as f64,
+                    );
+                }
+            });
+        },
+    );
+    out.counter(
+        "rebalances_total",
+        "Changes of the partitions that are ours.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (kind, count) in REBALANCES.iter().zip(ledger.rebalances) {
+                    add(&[("consumer", name), ("kind", kind)], count as f64);
+                }
+            });
+        },
+    );
     type Results = fn(&Ledger) -> [u64; 2];
     let results: [(&str, &str, Results); 3] = [
-        ("plugin_instantiations_total", "Plugin instances started, by result.", |l| [l.instantiations_ok, l.instantiations_failed]),
-        ("commits_total", "Commits of positions, by result.", |l| [l.commits_ok, l.commits_failed]),
-        ("deploys_total", "Plugin generations deployed, by result.", |l| [l.deploys_ok, l.deploys_failed]),
+        (
+            "plugin_instantiations_total",
+            "Plugin instances started, by result.",
+            |l| [l.instantiations_ok, l.instantiations_failed],
+        ),
+        ("commits_total", "Commits of positions, by result.", |l| {
+            [l.commits_ok, l.commits_failed]
+        }),
+        (
+            "deploys_total",
+            "Plugin generations deployed, by result.",
+            |l| [l.deploys_ok, l.deploys_failed],
+        ),
     ];
     for (family, help, read) in results {
         out.counter(family, help, |add| {
@@ -457,28 +564,62 @@ fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
         });
     }
     out.counter("retries_total", "Attempts made again.", |add| {
-        each(ledgers, |name, ledger| add(&[("consumer", name)], ledger.retries as f64));
-    });
-    out.counter("log_entries_dropped_total", "Log entries of plugins over their limits.", |add| {
-        each(ledgers, |name, ledger| add(&[("consumer", name)], ledger.log_entries_dropped as f64));
-    });
-    out.counter("paused_seconds_total", "Partition-seconds for which fetching stood still, by reason.", |add| {
         each(ledgers, |name, ledger| {
-            let seconds = ledger.paused_for_backpressure.as_secs_f64();
-            add(&[("consumer", name), ("reason", "backpressure")], seconds);
+            add(&[("consumer", name)], ledger.retries as f64)
         });
     });
+    out.counter(
+        "log_entries_dropped_total",
+        "Log entries of plugins over their limits.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                add(&[("consumer", name)], ledger.log_entries_dropped as f64)
+            });
+        },
+    );
+    out.counter(
+        "paused_seconds_total",
+        "Partition-seconds for which fetching stood still, by reason.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                let seconds = ledger.paused_for_backpressure.as_secs_f64();
+                add(&[("consumer", name), ("reason", "backpressure")], seconds);
+            });
+        },
+    );
 }
 
 fn histograms(out: &mut Families, ledgers: &Ledgers<'_>) {
     type Read = fn(&Ledger) -> &Histogram;
     let all: [(&str, &str, Read); 6] = [
-        ("plugin_call_duration_seconds", "Time of one call into a plugin.", |l| &l.call_duration),
-        ("event_processing_seconds", "From fetched to settled.", |l| &l.processing),
-        ("event_latency_seconds", "From the event's timestamp to settled.", |l| &l.latency),
-        ("commit_duration_seconds", "Time of one commit of positions.", |l| &l.commit_duration),
-        ("batch_events", "Events in one call into a plugin.", |l| &l.batch_events),
-        ("plugin_init_duration_seconds", "Time to start a plugin instance.", |l| &l.init_duration),
+        (
+            "plugin_call_duration_seconds",
+            "Time of one call into a plugin.",
+            |l| &l.call_duration,
+        ),
+        (
+            "event_processing_seconds",
+            "From fetched to settled.",
+            |l| &l.processing,
+        ),
+        (
+            "event_latency_seconds",
+            "From the event's timestamp to settled.",
+            |l| &l.latency,
+        ),
+        (
+            "commit_duration_seconds",
+            "Time of one commit of positions.",
+            |l| &l.commit_duration,
+        ),
+        ("batch_events", "Events in one call into a plugin.", |l| {
+            &l.batch_events
+        }),
+        (
+            "plugin_init_duration_seconds",
+            "Time to start a plugin instance.",
+            |l| &l.init_duration,
+        ),
     ];
     for (name, help, read) in all {
         out.histogram(name, help, ledgers, read);
@@ -488,32 +629,74 @@ fn histograms(out: &mut Families, ledgers: &Ledgers<'_>) {
 fn gauges(out: &mut Families, ledgers: &Ledgers<'_>) {
     type Read = fn(&Ledger) -> f64;
     let all: [(&str, &str, Read); 7] = [
-        ("in_flight_events", "Events admitted and not settled.", |l| l.in_flight.events as f64),
-        ("in_flight_bytes", "Bytes of the events admitted and not settled.", |l| l.in_flight.bytes as f64),
-        ("assigned_partitions", "Partitions that are ours.", |l| l.assigned_partitions as f64),
-        ("halted_partitions", "Partitions stopped at an event that failed for good.", |l| l.halted_partitions as f64),
-        ("plugin_instances", "Plugin instances alive.", |l| l.instances as f64),
-        ("plugin_memory_bytes", "Linear memory of the plugin instances alive.", |l| l.memory_bytes as f64),
-        ("plugin_memory_limit_bytes", "What one plugin instance may use at most.", |l| l.memory_limit_bytes as f64),
+        (
+            "in_flight_events",
+            "Events admitted and not settled.",
+            |l| l.in_flight.events as f64,
+        ),
+        (
+            "in_flight_bytes",
+            "Bytes of the events admitted and not settled.",
+            |l| l.in_flight.bytes as f64,
+        ),
+        ("assigned_partitions", "Partitions that are ours.", |l| {
+            l.assigned_partitions as f64
+        }),
+        (
+            "halted_partitions",
+            "Partitions stopped at an event that failed for good.",
+            |l| l.halted_partitions as f64,
+        ),
+        ("plugin_instances", "Plugin instances alive.", |l| {
+            l.instances as f64
+        }),
+        (
+            "plugin_memory_bytes",
+            "Linear memory of the plugin instances alive.",
+            |l| l.memory_bytes as f64,
+        ),
+        (
+            "plugin_memory_limit_bytes",
+            "What one plugin instance may use at most.",
+            |l| l.memory_limit_bytes as f64,
+        ),
     ];
     for (family, help, read) in all {
         out.gauge(family, help, |add| {
-            each(ledgers, |name, ledger| add(&[("consumer", name)], read(ledger)));
+            each(ledgers, |name, ledger| {
+                add(&[("consumer", name)], read(ledger))
+            });
         });
     }
-    out.gauge("consumer_lag_events", "Events between the settled position and the end.", |add| {
-        each(ledgers, |name, ledger| {
-            for (partition, lag) in &ledger.lag {
-                let number = partition.partition.to_string();
-                let labels = [("consumer", name), ("topic", &*partition.topic), ("partition", &number)];
-                add(&labels, lag.events as f64);
-            }
-        });
-    });
+    out.gauge(
+        "consumer_lag_events",
+        "Events between the settled position and the end.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (partition, lag) in &ledger.lag {
+                    let number = partition.partition.to_string();
+                    let labels = [
+                        ("consumer", name),
+                        ("topic", &*partition.topic),
+                        ("partition", &number),
+                    ];
+                    add(&labels, lag.events as f64);
+                }
+            });
+        },
+    );
     type ByTopic = fn(&Ledger) -> &BTreeMap<Arc<str>, f64>;
     let by_topic: [(&str, &str, ByTopic); 2] = [
-        ("consumer_lag_seconds", "Age of the oldest unsettled event.", |l| &l.lag_seconds),
-        ("last_settled_timestamp_seconds", "Timestamp of the newest settled event.", |l| &l.last_settled),
+        (
+            "consumer_lag_seconds",
+            "Age of the oldest unsettled event.",
+            |l| &l.lag_seconds,
+        ),
+        (
+            "last_settled_timestamp_seconds",
+            "Timestamp of the newest settled event.",
+            |l| &l.last_settled,
+        ),
     ];
     for (family, help, read) in by_topic {
         out.gauge(family, help, |add| {
@@ -527,7 +710,11 @@ fn gauges(out: &mut Families, ledgers: &Ledgers<'_>) {
     out.gauge("plugin_info", "The generation that runs.", |add| {
         each(ledgers, |name, ledger| {
             let generation = ledger.generation.to_string();
-            let labels = [("consumer", name), ("digest", &*ledger.digest), ("generation", &generation)];
+            let labels = [
+                ("consumer", name),
+                ("digest", &*ledger.digest),
+                ("generation", &generation),
+            ];
             add(&labels, 1.0);
         });
     });
@@ -552,7 +739,13 @@ impl Families {
         self.simple(name, help, MetricType::GAUGE, fill);
     }
 
-    fn simple(&mut self, name: &str, help: &str, kind: MetricType, fill: impl FnOnce(&mut Add<'_>)) {
+    fn simple(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        fill: impl FnOnce(&mut Add<'_>),
+    ) {
         let mut metrics = Vec::new();
         fill(&mut |labels, value| {
             let mut metric = labelled(labels);
@@ -570,7 +763,13 @@ impl Families {
         self.push(name, help, kind, metrics);
     }
 
-    fn histogram(&mut self, name: &str, help: &str, ledgers: &Ledgers<'_>, read: fn(&Ledger) -> &Histogram) {
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        ledgers: &Ledgers<'_>,
+        read: fn(&Ledger) -> &Histogram,
+    ) {
         let metrics = ledgers.iter().map(|(consumer, ledger)| {
             let mut metric = labelled(&[("consumer", consumer)]);
             metric.set_histogram(read(ledger).proto());
@@ -609,12 +808,21 @@ mod tests {
     fn a_scrape_shows_a_consumers_figures_and_forgets_a_removed_one() {
         let metrics = Metrics::new();
         let name: Arc<str> = "enrich".into();
-        let load = Load { events: 3, bytes: 30 };
+        let load = Load {
+            events: 3,
+            bytes: 30,
+        };
         {
             let ledger = metrics.ledger(&name);
             let mut ledger = ledger.lock();
             ledger.admitted(&"orders".into(), load);
-            ledger.settled(Outcome::Ok, Load { events: 2, bytes: 20 });
+            ledger.settled(
+                Outcome::Ok,
+                Load {
+                    events: 2,
+                    bytes: 20,
+                },
+            );
         }
         let text = metrics.render(Probe::default(), Vec::new());
         for line in [
@@ -625,7 +833,11 @@ mod tests {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
         metrics.forget("enrich");
-        assert!(!metrics.render(Probe::default(), Vec::new()).contains("consumer=\"enrich\""));
+        assert!(
+            !metrics
+                .render(Probe::default(), Vec::new())
+                .contains("consumer=\"enrich\"")
+        );
     }
 
     #[test]
@@ -635,9 +847,16 @@ mod tests {
         histogram.observe(3.0, 1);
         histogram.observe(5_000.0, 1);
         let proto = histogram.proto();
-        let counts: Vec<_> = proto.get_bucket().iter().map(Bucket::cumulative_count).collect();
+        let counts: Vec<_> = proto
+            .get_bucket()
+            .iter()
+            .map(Bucket::cumulative_count)
+            .collect();
         assert_eq!(counts[..4], [2, 2, 3, 3]);
         assert_eq!(counts.last(), Some(&3));
-        assert_eq!((proto.get_sample_count(), proto.get_sample_sum()), (4, 5_005.0));
+        assert_eq!(
+            (proto.get_sample_count(), proto.get_sample_sum()),
+            (4, 5_005.0)
+        );
     }
 }

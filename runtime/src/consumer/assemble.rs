@@ -11,7 +11,7 @@ use millstream_wire as wire;
 use tokio::time::Instant;
 
 use super::dead_letter::{self, Reason};
-use super::derive::{Deriver, Derived, OwnHeader};
+use super::derive::{Derived, Deriver, OwnHeader};
 use super::generation::Generation;
 use super::lane::scope;
 use super::work::{Item, Work};
@@ -88,8 +88,16 @@ impl Context<'_> {
     }
 
     fn after_failure(&self, item: &Item, at_least: Duration) -> Next {
-        let failing = item.failing_since.map_or(Duration::ZERO, |since| self.now - since);
-        backoff::after_failure(&self.settings().retry, item.attempt, failing, at_least, self.dice)
+        let failing = item
+            .failing_since
+            .map_or(Duration::ZERO, |since| self.now - since);
+        backoff::after_failure(
+            &self.settings().retry,
+            item.attempt,
+            failing,
+            at_least,
+            self.dice,
+        )
     }
 
     fn retry(&self, item: &Item, after: Duration) -> Fate {
@@ -115,14 +123,25 @@ impl Context<'_> {
                 event.source(),
                 event.offset(),
                 failure.reason.name(),
-                if failure.code.is_empty() { "" } else { ", code " },
+                if failure.code.is_empty() {
+                    ""
+                } else {
+                    ", code "
+                },
                 failure.code,
                 dead_letter::cut(&failure.error, dead_letter::ERROR_LIMIT),
             ));
         };
         let consumer = &self.settings().name;
         let digest = self.generation.digest();
-        dead_letter::push(records, &dead_letter.topic, consumer, digest, &event, &failure);
+        dead_letter::push(
+            records,
+            &dead_letter.topic,
+            consumer,
+            digest,
+            &event,
+            &failure,
+        );
         Fate::Settled(Outcome::DeadLettered, Some(failure.reason))
     }
 
@@ -135,7 +154,12 @@ impl Context<'_> {
 }
 
 /// What follows from an answered call.
-pub fn answered(context: &Context<'_>, work: &Work, batch: &wire::Batch<'_>, checked: &wire::Checked) -> Answer {
+pub fn answered(
+    context: &Context<'_>,
+    work: &Work,
+    batch: &wire::Batch<'_>,
+    checked: &wire::Checked,
+) -> Answer {
     let outcome = checked.outcome();
     let said = Words::new(work.len(), outcome);
     let ordering = context.settings().ordering;
@@ -283,7 +307,11 @@ fn derive_all(
     let last_handled = (outcome.handled as usize).saturating_sub(1);
     for output in &outcome.outputs {
         let inherits = output.source != wire::SOURCE_BATCH;
-        let source = if inherits { output.source as usize } else { last_handled };
+        let source = if inherits {
+            output.source as usize
+        } else {
+            last_handled
+        };
         number = if source == last { number + 1 } else { 0 };
         last = source;
         if verdicts.get(source) != Some(&Verdict::Take) {
@@ -300,7 +328,10 @@ fn derive_all(
         for header in &outcome.headers[start..start + output.headers_count as usize] {
             let value = header.value.of(&outcome.data).unwrap_or_default();
             let null = header.bits & wire::HEADER_VALUE_NULL != 0;
-            own.push((header.name.of(&outcome.data).unwrap_or_default(), (!null).then_some(value)));
+            own.push((
+                header.name.of(&outcome.data).unwrap_or_default(),
+                (!null).then_some(value),
+            ));
         }
         let part = |part: wire::Part, span: wire::Span, inherited: Option<_>| match part {
             wire::Part::Source => inherited,
@@ -384,4 +415,3 @@ pub fn describe(work: &Work) -> String {
     let (first, last) = (work.event(0), work.event(last));
     format!("{}/{}..={}", first.source(), first.offset(), last.offset())
 }
-

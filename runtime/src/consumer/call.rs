@@ -74,7 +74,10 @@ pub async fn run(call: Call) -> Done {
     let took = begun.elapsed();
     let dead = matches!(
         result,
-        Err(Trouble::Call(CallError::Trap(_) | CallError::Deadline(_) | CallError::Memory(_), _))
+        Err(Trouble::Call(
+            CallError::Trap(_) | CallError::Deadline(_) | CallError::Memory(_),
+            _
+        ))
     );
     Done {
         generation,

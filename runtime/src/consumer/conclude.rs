@@ -77,7 +77,12 @@ impl Runner {
         self.consider(id, now);
     }
 
-    fn count(&self, started: &Option<Result<Duration, ()>>, took: Duration, result: &Result<Answer, Trouble>) {
+    fn count(
+        &self,
+        started: &Option<Result<Duration, ()>>,
+        took: Duration,
+        result: &Result<Answer, Trouble>,
+    ) {
         let mut ledger = self.ledger.lock();
         match started {
             Some(Ok(took)) => {
@@ -103,7 +108,9 @@ impl Runner {
                 self.stop(format!("the plugin refuses its configuration: {reason}"));
                 return;
             }
-            StartError::Unavailable(_) | StartError::Failed(_) | StartError::Exhausted(_) => Duration::ZERO,
+            StartError::Unavailable(_) | StartError::Failed(_) | StartError::Exhausted(_) => {
+                Duration::ZERO
+            }
         };
         let reason = error.to_string();
         self.wait(Unavailable { after, reason }, now);
@@ -159,10 +166,23 @@ impl Runner {
 
     /// Turns the fates of a call's events into a unit and what goes back to the lane. `slot` is
     /// `None` for events that never were in a lane.
-    pub(super) fn conclude(&mut self, assignment: u64, slot: Option<usize>, work: Work, answer: Answer) {
-        let halted = self.partitions.get(&assignment).is_none_or(|partition| partition.halted.is_some());
+    pub(super) fn conclude(
+        &mut self,
+        assignment: u64,
+        slot: Option<usize>,
+        work: Work,
+        answer: Answer,
+    ) {
+        let halted = self
+            .partitions
+            .get(&assignment)
+            .is_none_or(|partition| partition.halted.is_some());
         let standing = matches!(self.state, State::Stopped(_) | State::Draining);
-        let Some(partition) = self.partitions.get(&assignment).map(|partition| partition.name.clone()) else {
+        let Some(partition) = self
+            .partitions
+            .get(&assignment)
+            .map(|partition| partition.name.clone())
+        else {
             self.abandon(None, &work, 0..work.len());
             return;
         };
@@ -173,12 +193,16 @@ impl Runner {
         for (index, fate) in answer.fates.iter().enumerate() {
             let item = work.items[index];
             match fate {
-                Fate::Settled(outcome, reason) => settled.push(entry(&work, index, *outcome, *reason)),
+                Fate::Settled(outcome, reason) => {
+                    settled.push(entry(&work, index, *outcome, *reason))
+                }
                 Fate::Halt(reason) => {
                     halt = Some(reason.clone());
                     abandoned.push(index);
                 }
-                _ if halted || standing || halt.is_some() || slot.is_none() => abandoned.push(index),
+                _ if halted || standing || halt.is_some() || slot.is_none() => {
+                    abandoned.push(index)
+                }
                 Fate::Again => back.push(Back::Again(item)),
                 Fate::Retry(retry) => {
                     let item = Item {
@@ -240,13 +264,20 @@ impl Runner {
                 ledger.dead_lettered(reason);
             }
             let timestamp_ms = unit.work.event(index).timestamp_ms();
-            ledger.latency.observe((now_ms - timestamp_ms).max(0) as f64 / 1000.0, 1);
-            let waited = now.saturating_duration_since(block.fetched_at()).as_secs_f64();
+            ledger
+                .latency
+                .observe((now_ms - timestamp_ms).max(0) as f64 / 1000.0, 1);
+            let waited = now
+                .saturating_duration_since(block.fetched_at())
+                .as_secs_f64();
             ledger.processing.observe(waited, 1);
         }
         if ours && let Some(last) = unit.settled.last() {
             let seconds = unit.work.event(last.index as usize).timestamp_ms() as f64 / 1000.0;
-            let newest = ledger.last_settled.entry(unit.partition.topic.clone()).or_default();
+            let newest = ledger
+                .last_settled
+                .entry(unit.partition.topic.clone())
+                .or_default();
             *newest = newest.max(seconds);
         }
         for (output, produced) in self.generation.settings.outputs.iter().zip(&unit.produced) {
@@ -265,7 +296,9 @@ impl Runner {
 
     pub(super) fn on_committed(&mut self, committed: &Committed) {
         let mut ledger = self.ledger.lock();
-        ledger.commit_duration.observe(committed.took.as_secs_f64(), 1);
+        ledger
+            .commit_duration
+            .observe(committed.took.as_secs_f64(), 1);
         match &committed.result {
             Ok(()) => ledger.commits_ok += 1,
             Err(error) => {
@@ -289,19 +322,33 @@ impl Runner {
                 PublishError::Event { index, .. } | PublishError::Topic { index, .. } => *index,
                 PublishError::Passing(_) => return Some(unit),
             };
-            let culprit = unit.records.get(index.min(unit.records.len().saturating_sub(1)));
-            let to_dead_letters = dead_letter.as_ref().is_some_and(|to| to.topic == *culprit.topic());
+            let culprit = unit
+                .records
+                .get(index.min(unit.records.len().saturating_sub(1)));
+            let to_dead_letters = dead_letter
+                .as_ref()
+                .is_some_and(|to| to.topic == *culprit.topic());
             let offset = culprit.tag();
-            if matches!(error, PublishError::Event { .. }) && dead_letter.is_some() && !to_dead_letters {
+            if matches!(error, PublishError::Event { .. })
+                && dead_letter.is_some()
+                && !to_dead_letters
+            {
                 dead_letter_source(&generation, &mut unit, offset, error);
                 return Some(unit);
             }
-            halt = Some((unit.assignment, format!("the event at offset {offset} cannot be written: {error}")));
+            halt = Some((
+                unit.assignment,
+                format!("the event at offset {offset} cannot be written: {error}"),
+            ));
             dropped = Some(unit);
             None
         });
         if let Some(unit) = dropped {
-            let indices: Vec<usize> = unit.settled.iter().map(|settled| settled.index as usize).collect();
+            let indices: Vec<usize> = unit
+                .settled
+                .iter()
+                .map(|settled| settled.index as usize)
+                .collect();
             self.abandon(Some(unit.assignment), &unit.work, indices.into_iter());
         }
         if let Some((assignment, reason)) = halt {
@@ -310,7 +357,12 @@ impl Runner {
     }
 
     /// Ends events without settling them: they come again to whoever reads the partition next.
-    fn abandon(&mut self, assignment: Option<u64>, work: &Work, indices: impl Iterator<Item = usize>) {
+    fn abandon(
+        &mut self,
+        assignment: Option<u64>,
+        work: &Work,
+        indices: impl Iterator<Item = usize>,
+    ) {
         let mut load = Load::default();
         for index in indices {
             load.add(Load {
@@ -354,7 +406,11 @@ fn dead_letter_source(
     offset: u64,
     error: &PublishError,
 ) {
-    let Some(settled) = unit.settled.iter_mut().find(|settled| settled.offset == offset) else {
+    let Some(settled) = unit
+        .settled
+        .iter_mut()
+        .find(|settled| settled.offset == offset)
+    else {
         return;
     };
     let mut records = Records::new();

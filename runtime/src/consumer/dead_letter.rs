@@ -166,15 +166,28 @@ mod tests {
         let block = builder.build();
         let mut records = Records::new();
         let long = "é".repeat(ERROR_LIMIT);
-        push(&mut records, &"dlq".into(), "enrich", "sha256:aa", &block.event(0), &failure(&long));
+        push(
+            &mut records,
+            &"dlq".into(),
+            "enrich",
+            "sha256:aa",
+            &block.event(0),
+            &failure(&long),
+        );
         let record = records.get(0);
         assert_eq!((record.key(), record.value()), (None, Some(&[0xff, 0][..])));
         let header = |name: &str| {
-            let found: Vec<_> = record.headers().filter(|(n, _)| *n == name.as_bytes()).collect();
+            let found: Vec<_> = record
+                .headers()
+                .filter(|(n, _)| *n == name.as_bytes())
+                .collect();
             assert_eq!(found.len(), 1, "{name}");
             String::from_utf8_lossy(found[0].1.unwrap_or_default()).into_owned()
         };
-        assert_eq!(record.headers().next(), Some((&[0xfe][..], Some(&b"raw"[..]))));
+        assert_eq!(
+            record.headers().next(),
+            Some((&[0xfe][..], Some(&b"raw"[..])))
+        );
         assert_eq!(header("millstream-dlq-offset"), "9");
         assert_eq!(header("millstream-dlq-reason"), "rejected");
         assert_eq!(header("millstream-dlq-count"), "3");

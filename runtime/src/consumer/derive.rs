@@ -129,7 +129,8 @@ impl Deriver {
                 }
                 continue;
             }
-            let passes_a_replacement = name == TRACESTATE || name == BAGGAGE || name == CORRELATION_ID;
+            let passes_a_replacement =
+                name == TRACESTATE || name == BAGGAGE || name == CORRELATION_ID;
             found.cloud_event |= name == CE_ID;
             found.correlation |= name == CORRELATION_ID;
             found.trace |= name == TRACEPARENT;
@@ -172,7 +173,11 @@ impl Deriver {
         {
             self.text.clear();
             let span = xxhash_rust::xxh3::xxh3_64(self.id.as_bytes()).max(1);
-            let _ = write!(self.text, "00-{}-{span:016x}-{}", parent.trace_id, parent.flags);
+            let _ = write!(
+                self.text,
+                "00-{}-{span:016x}-{}",
+                parent.trace_id, parent.flags
+            );
             records.push_header(TRACEPARENT, Some(self.text.as_bytes()));
         }
         if inherited.cloud_event && derived.value_changed {
@@ -237,7 +242,9 @@ impl<'a> TraceParent<'a> {
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let hexadecimal = |part: &str, length: usize| {
             part.len() == length
-                && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
         };
         let valid = hexadecimal(version, 2)
             && version != "ff"
@@ -310,7 +317,12 @@ mod tests {
             inherits: true,
         };
         let mut records = Records::new();
-        Deriver::new(&"enrich".into(), NOW).push(&mut records, &"out".into(), &block.event(0), &derived);
+        Deriver::new(&"enrich".into(), NOW).push(
+            &mut records,
+            &"out".into(),
+            &block.event(0),
+            &derived,
+        );
         let record = records.get(0);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let count = record.headers().count();
@@ -331,12 +343,20 @@ mod tests {
         assert_eq!(found["millstream-id"], "orders/3/42/1");
         assert_eq!(found["millstream-hops"], "1");
         assert_eq!(found["correlation-id"].len(), 32);
-        assert_eq!(found, headers(&block, HeaderEdit::Keep, &[]), "every attempt says the same");
+        assert_eq!(
+            found,
+            headers(&block, HeaderEdit::Keep, &[]),
+            "every attempt says the same"
+        );
     }
 
     #[test]
     fn hops_count_up_and_old_provenance_goes() {
-        let block = source(&[("millstream-hops", "4"), ("millstream-id", "a/0/1/0"), ("millstream-dlq-reason", "trap")]);
+        let block = source(&[
+            ("millstream-hops", "4"),
+            ("millstream-id", "a/0/1/0"),
+            ("millstream-dlq-reason", "trap"),
+        ]);
         let found = headers(&block, HeaderEdit::Keep, &[]);
         assert_eq!(found["millstream-hops"], "5");
         assert_eq!(found["millstream-id"], "orders/3/42/1");
@@ -358,7 +378,11 @@ mod tests {
 
     #[test]
     fn a_malformed_trace_is_not_passed_on() {
-        for bad in ["", "00-xyz", "00-00000000000000000000000000000000-00f067aa0ba902b7-01"] {
+        for bad in [
+            "",
+            "00-xyz",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        ] {
             let found = headers(&source(&[("traceparent", bad)]), HeaderEdit::Keep, &[]);
             assert!(!found.contains_key("traceparent"), "{bad}");
         }

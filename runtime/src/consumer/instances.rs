@@ -42,7 +42,10 @@ impl Instances {
 
     /// Linear memory of the idle instances, in bytes.
     pub fn idle_memory(&self) -> u64 {
-        self.idle.iter().map(|instance| instance.memory_bytes()).sum()
+        self.idle
+            .iter()
+            .map(|instance| instance.memory_bytes())
+            .sum()
     }
 
     /// A call begins: with the instance that was used last, whose memory is warmest, or with none
@@ -56,7 +59,8 @@ impl Instances {
     pub fn give_back(&mut self, instance: Option<Box<dyn Instance>>) {
         self.at_work = self.at_work.saturating_sub(1);
         let limit = (self.memory_limit as f64 * RECYCLE_AT) as u64;
-        self.idle.extend(instance.filter(|instance| instance.memory_bytes() < limit));
+        self.idle
+            .extend(instance.filter(|instance| instance.memory_bytes() < limit));
     }
 
     /// Adds an instance that was started outside of a call.

@@ -71,7 +71,12 @@ impl Runner {
             self.next_assignment += 1;
             tracing::info!(consumer = %settings.name, %partition, position = progress.next, "partition assigned");
             self.positions.assigned(&partition, id, &progress);
-            let state = Partition::new(partition.clone(), settings.ordering, settings.batch, settings.concurrency);
+            let state = Partition::new(
+                partition.clone(),
+                settings.ordering,
+                settings.batch,
+                settings.concurrency,
+            );
             self.partitions.insert(id, state);
             self.assignments.insert(partition, id);
         }
@@ -87,7 +92,11 @@ impl Runner {
         let Some(id) = self.assignments.get(block.source()).copied() else {
             return;
         };
-        if self.partitions.get(&id).is_none_or(|partition| partition.halted.is_some()) {
+        if self
+            .partitions
+            .get(&id)
+            .is_none_or(|partition| partition.halted.is_some())
+        {
             return;
         }
         let now = Instant::now();
@@ -114,7 +123,13 @@ impl Runner {
             if !sorted.wanted.is_empty() {
                 let slots = partition.enqueue(&block, (!all).then_some(sorted.wanted));
                 for slot in slots {
-                    self.consider(LaneId { assignment: id, slot }, now);
+                    self.consider(
+                        LaneId {
+                            assignment: id,
+                            slot,
+                        },
+                        now,
+                    );
                 }
             }
         }
@@ -147,7 +162,14 @@ impl Runner {
     }
 
     /// Dead-letters an event that no plugin may see.
-    fn refuse(&mut self, assignment: u64, block: &Arc<Block>, index: u32, reason: Reason, error: String) {
+    fn refuse(
+        &mut self,
+        assignment: u64,
+        block: &Arc<Block>,
+        index: u32,
+        reason: Reason,
+        error: String,
+    ) {
         let mut work = Work::default();
         let item = Item {
             block: 0,
@@ -178,7 +200,12 @@ impl Runner {
     }
 
     /// Gives partitions up: finishes what is written, commits, and lets go.
-    async fn revoke(&mut self, partitions: Vec<TopicPartition>, lost: bool, done: oneshot::Sender<()>) {
+    async fn revoke(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        lost: bool,
+        done: oneshot::Sender<()>,
+    ) {
         let kind = if lost { "lost" } else { "revoked" };
         let consumer = self.settings().name.clone();
         self.ledger.lock().rebalanced(kind);
@@ -193,7 +220,10 @@ impl Runner {
             }
         }
         if !lost {
-            while self.writer.is_writing(|partition| partitions.contains(partition)) {
+            while self
+                .writer
+                .is_writing(|partition| partitions.contains(partition))
+            {
                 match tokio::time::timeout_at(deadline, self.writer.next()).await {
                     Ok(written) => self.on_written(written),
                     Err(_) => {
@@ -221,7 +251,8 @@ impl Runner {
         let everyone = self.budget.valve(total, Load::default(), count) == Valve::Hold;
         for (other, partition) in &mut self.partitions {
             let scattered = *other == id && self.positions.is_scattered(&partition.name);
-            let own = *other == id && self.budget.valve(total, partition.load, count) == Valve::Hold;
+            let own =
+                *other == id && self.budget.valve(total, partition.load, count) == Valve::Hold;
             if (everyone || own || scattered) && partition.held_since.is_none() {
                 partition.held_since = Some(now);
                 hold.push(partition.name.clone());
@@ -271,7 +302,8 @@ fn refusal(event: &EventView<'_>, most_hops: u32) -> Option<(Reason, String)> {
         return None;
     }
     if !event.decodable() {
-        let error = "a header's name is not 1 to 255 bytes of UTF-8; the producer is at fault".to_owned();
+        let error =
+            "a header's name is not 1 to 255 bytes of UTF-8; the producer is at fault".to_owned();
         return Some((Reason::Decode, error));
     }
     let hops = derive::hops(event);

@@ -332,19 +332,28 @@ mod tests {
         let mut lane = Lane::new(ordering, LIMITS);
         for _ in 0..9 {
             let size = lane.pace.size();
-            lane.pace.answered(size, Duration::ZERO, Duration::from_secs(1));
+            lane.pace
+                .answered(size, Duration::ZERO, Duration::from_secs(1));
         }
         lane.push(Run::whole(block(events)));
         lane
     }
 
     fn offsets(work: &Work) -> Vec<u64> {
-        (0..work.len()).map(|index| work.event(index).offset()).collect()
+        (0..work.len())
+            .map(|index| work.event(index).offset())
+            .collect()
     }
 
     fn retry(work: &Work, index: usize, at: Instant) -> Back {
         let item = work.items[index];
-        Back::Retry(Item { attempt: item.attempt + 1, ..item }, at)
+        Back::Retry(
+            Item {
+                attempt: item.attempt + 1,
+                ..item
+            },
+            at,
+        )
     }
 
     fn again(work: &Work, index: usize) -> Back {
@@ -370,8 +379,17 @@ mod tests {
     async fn with_keys_a_retry_holds_its_key_alone() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let mut lane = lane(Ordering::Key, &[(0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "c")]);
-        let work = lane.take(now, Batch { max_events: 3, ..LIMITS });
+        let mut lane = lane(
+            Ordering::Key,
+            &[(0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "c")],
+        );
+        let work = lane.take(
+            now,
+            Batch {
+                max_events: 3,
+                ..LIMITS
+            },
+        );
         assert_eq!(offsets(&work), [0, 1, 2]);
         lane.give_back(&work, vec![retry(&work, 0, later), again(&work, 2)]);
         assert_eq!(offsets(&lane.take(now, LIMITS)), [3, 4]);
@@ -388,11 +406,22 @@ mod tests {
         let work = lane.take(now, LIMITS);
         lane.give_back(
             &work,
-            vec![retry(&work, 0, now), again(&work, 1), again(&work, 2), again(&work, 3)],
+            vec![
+                retry(&work, 0, now),
+                again(&work, 1),
+                again(&work, 2),
+                again(&work, 3),
+            ],
         );
         let first = lane.take(now, LIMITS);
         assert_eq!(offsets(&first), [0]);
-        let second = lane.take(now, Batch { max_events: 2, ..LIMITS });
+        let second = lane.take(
+            now,
+            Batch {
+                max_events: 2,
+                ..LIMITS
+            },
+        );
         assert_eq!(offsets(&second), [1, 2]);
         lane.give_back(&second, vec![retry(&second, 0, now), again(&second, 1)]);
         let mut rest = Vec::new();
@@ -407,7 +436,13 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         let mut lane = lane(Ordering::None, &[(0, "a"), (1, "a"), (2, "a")]);
-        let work = lane.take(now, Batch { max_events: 2, ..LIMITS });
+        let work = lane.take(
+            now,
+            Batch {
+                max_events: 2,
+                ..LIMITS
+            },
+        );
         lane.give_back(&work, vec![retry(&work, 0, later)]);
         assert_eq!(offsets(&lane.take(now, LIMITS)), [2]);
         assert_eq!(offsets(&lane.take(later, LIMITS)), [0]);
@@ -416,8 +451,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn isolated_events_run_one_at_a_time() {
         let now = Instant::now();
-        let mut lane = lane(Ordering::Partition, &[(0, "a"), (1, "a"), (2, "a"), (3, "a")]);
-        let work = lane.take(now, Batch { max_events: 3, ..LIMITS });
+        let mut lane = lane(
+            Ordering::Partition,
+            &[(0, "a"), (1, "a"), (2, "a"), (3, "a")],
+        );
+        let work = lane.take(
+            now,
+            Batch {
+                max_events: 3,
+                ..LIMITS
+            },
+        );
         lane.isolate(work.len());
         lane.give_back(&work, (0..3).map(|index| again(&work, index)).collect());
         let sizes: Vec<_> = (0..4).map(|_| lane.take(now, LIMITS).len()).collect();
@@ -428,7 +472,10 @@ mod tests {
     async fn a_batch_ends_at_its_bytes_but_takes_one_event_always() {
         let now = Instant::now();
         let mut lane = lane(Ordering::Partition, &[(0, "a"), (1, "a"), (2, "a")]);
-        let tiny = Batch { max_bytes: 1, ..LIMITS };
+        let tiny = Batch {
+            max_bytes: 1,
+            ..LIMITS
+        };
         assert_eq!(offsets(&lane.take(now, tiny)), [0]);
         assert_eq!(offsets(&lane.take(now, LIMITS)), [1, 2]);
     }

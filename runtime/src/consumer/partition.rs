@@ -62,7 +62,8 @@ impl Partition {
     /// returns the slots that got some.
     pub fn enqueue(&mut self, block: &Arc<Block>, indices: Option<Vec<u32>>) -> Vec<usize> {
         if let (Some(first), Some(last)) = (block.events().first(), block.events().last()) {
-            self.unsettled.push_back((last.offset + 1, first.timestamp_ms));
+            self.unsettled
+                .push_back((last.offset + 1, first.timestamp_ms));
         }
         match self.ordering {
             Ordering::Partition => vec![self.push(0, block, indices)],
@@ -124,7 +125,11 @@ impl Partition {
     /// The timestamp of the oldest event that is not settled, to within its block; `position` is
     /// the settled position.
     pub fn oldest_unsettled_ms(&mut self, position: u64) -> Option<i64> {
-        while self.unsettled.front().is_some_and(|(end, _)| *end <= position) {
+        while self
+            .unsettled
+            .front()
+            .is_some_and(|(end, _)| *end <= position)
+        {
             self.unsettled.pop_front();
         }
         self.unsettled.front().map(|(_, timestamp)| *timestamp)
@@ -149,7 +154,11 @@ mod tests {
     fn a_key_has_one_lane_and_keys_are_spread() {
         let mut partition = partition(Ordering::Key);
         let keys: Vec<String> = (0..200).map(|n| format!("k{}", n % 100)).collect();
-        let events: Vec<_> = keys.iter().enumerate().map(|(n, k)| (n as u64, k.as_str())).collect();
+        let events: Vec<_> = keys
+            .iter()
+            .enumerate()
+            .map(|(n, k)| (n as u64, k.as_str()))
+            .collect();
         let slots = partition.enqueue(&block(&events[..100]), None);
         assert!(slots.len() > 32, "{}", slots.len());
         let again = partition.enqueue(&block(&events[100..]), None);

@@ -78,7 +78,9 @@ impl Positions {
 
     /// The tracker of a partition that is ours.
     pub fn tracker(&mut self, partition: &TopicPartition) -> Option<&mut Tracker> {
-        self.tracked.get_mut(partition).map(|tracked| &mut tracked.tracker)
+        self.tracked
+            .get_mut(partition)
+            .map(|tracked| &mut tracked.tracker)
     }
 
     /// Where each partition that is ours stands.
@@ -163,7 +165,11 @@ impl Positions {
         };
         let result = (&mut committing.future).await;
         let took = committing.begun.elapsed();
-        let commits = self.committing.take().map(|done| done.commits).unwrap_or_default();
+        let commits = self
+            .committing
+            .take()
+            .map(|done| done.commits)
+            .unwrap_or_default();
         if result.is_ok() {
             for commit in commits {
                 if let Some(tracked) = self.tracked.get_mut(&commit.partition) {

@@ -164,7 +164,8 @@ impl Runner {
             None => {}
         }
         let settings = self.settings().clone();
-        while self.instances.has_room() && self.writer.queued_bytes() < settings.in_flight.max_bytes {
+        while self.instances.has_room() && self.writer.queued_bytes() < settings.in_flight.max_bytes
+        {
             let Some(id) = self.ready.pop_front() else {
                 return;
             };
@@ -254,14 +255,20 @@ impl Runner {
     /// Brings status, lag and gauges up to date.
     pub(super) fn show(&mut self, now: Instant) {
         for (name, end) in self.control.ends() {
-            let partition = self.assignments.get(&name).and_then(|id| self.partitions.get_mut(id));
+            let partition = self
+                .assignments
+                .get(&name)
+                .and_then(|id| self.partitions.get_mut(id));
             if let Some(partition) = partition {
                 partition.end = Some(end);
             }
         }
         let now_ms = crate::clock::now_ms();
-        let positions: HashMap<TopicPartition, u64> =
-            self.positions.all().map(|(name, at)| (name.clone(), at)).collect();
+        let positions: HashMap<TopicPartition, u64> = self
+            .positions
+            .all()
+            .map(|(name, at)| (name.clone(), at))
+            .collect();
         let mut ledger = self.ledger.lock();
         ledger.lag.clear();
         ledger.lag_seconds.clear();
@@ -275,7 +282,10 @@ impl Runner {
             let age = partition
                 .oldest_unsettled_ms(position)
                 .map_or(0.0, |oldest| (now_ms - oldest).max(0) as f64 / 1000.0);
-            let seconds = ledger.lag_seconds.entry(partition.name.topic.clone()).or_default();
+            let seconds = ledger
+                .lag_seconds
+                .entry(partition.name.topic.clone())
+                .or_default();
             *seconds = seconds.max(age);
             let status = PartitionStatus {
                 position,
@@ -285,8 +295,11 @@ impl Runner {
             shown.insert(partition.name.clone(), status);
         }
         ledger.assigned_partitions = self.partitions.len() as u64;
-        ledger.halted_partitions =
-            self.partitions.values().filter(|partition| partition.halted.is_some()).count() as u64;
+        ledger.halted_partitions = self
+            .partitions
+            .values()
+            .filter(|partition| partition.halted.is_some())
+            .count() as u64;
         ledger.instances = self.instances.count() as u64;
         ledger.memory_bytes = self.instances.idle_memory();
         let mut status = self.status.lock();

@@ -30,7 +30,10 @@ pub struct Work {
 impl Work {
     /// Adds an event of `block`.
     pub fn push(&mut self, block: &Arc<Block>, mut item: Item) {
-        let known = self.blocks.last().is_some_and(|last| Arc::ptr_eq(last, block));
+        let known = self
+            .blocks
+            .last()
+            .is_some_and(|last| Arc::ptr_eq(last, block));
         if !known {
             self.blocks.push(block.clone());
         }
@@ -89,7 +92,10 @@ impl<'a> Packed<'a> {
             return Self::Whole(&work.blocks[0]);
         }
         let bytes: usize = (0..work.len()).map(|index| work.event(index).bytes()).sum();
-        let topic = work.blocks.first().map_or("", |block| &*block.source().topic);
+        let topic = work
+            .blocks
+            .first()
+            .map_or("", |block| &*block.source().topic);
         let mut data = Vec::with_capacity(bytes + topic.len());
         data.extend_from_slice(topic.as_bytes());
         let mut events = Vec::with_capacity(work.len());
@@ -223,8 +229,20 @@ pub(crate) mod tests {
         assert_eq!(
             seen,
             [
-                (topic, Some(&b"bb"[..]), Some(&b"v2"[..]), Some(&b"bb"[..]), 3),
-                (topic, Some(&b"ccc"[..]), Some(&b"v3"[..]), Some(&b"ccc"[..]), 1),
+                (
+                    topic,
+                    Some(&b"bb"[..]),
+                    Some(&b"v2"[..]),
+                    Some(&b"bb"[..]),
+                    3
+                ),
+                (
+                    topic,
+                    Some(&b"ccc"[..]),
+                    Some(&b"v3"[..]),
+                    Some(&b"ccc"[..]),
+                    1
+                ),
             ]
         );
     }

@@ -109,7 +109,9 @@ impl Writer {
                 }
                 Err(error) => {
                     let (first, longest) = REWRITE_AFTER;
-                    let wait = first.saturating_mul(1 << self.rewrites.min(16)).min(longest);
+                    let wait = first
+                        .saturating_mul(1 << self.rewrites.min(16))
+                        .min(longest);
                     self.rewrites += 1;
                     self.rewrite_at = Some(Instant::now() + wait);
                     tracing::warn!(%error, units = self.queue.len(), "a unit was not written");

@@ -58,13 +58,19 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_limit() {
         let delays: Vec<_> = (1..=9).map(|n| delay(&RETRY, n, 0.0).as_millis()).collect();
-        assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(
+            delays,
+            [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
+        );
         assert_eq!(delay(&RETRY, u32::MAX, 0.0), RETRY.max);
     }
 
     #[test]
     fn jitter_takes_off_at_most_half() {
-        let jittery = Retry { jitter: true, ..RETRY };
+        let jittery = Retry {
+            jitter: true,
+            ..RETRY
+        };
         assert_eq!(delay(&jittery, 1, 0.0).as_millis(), 100);
         assert_eq!(delay(&jittery, 1, 1.0).as_millis(), 50);
     }
@@ -72,14 +78,23 @@ mod tests {
     #[test]
     fn an_event_is_given_up_after_its_last_attempt_or_its_age() {
         let none = Duration::ZERO;
-        assert_eq!(after_failure(&RETRY, 4, none, none, 0.0), Next::Again(Duration::from_millis(800)));
+        assert_eq!(
+            after_failure(&RETRY, 4, none, none, 0.0),
+            Next::Again(Duration::from_millis(800))
+        );
         assert_eq!(after_failure(&RETRY, 5, none, none, 0.0), Next::GiveUp);
-        assert_eq!(after_failure(&RETRY, 1, RETRY.max_age, none, 0.0), Next::GiveUp);
+        assert_eq!(
+            after_failure(&RETRY, 1, RETRY.max_age, none, 0.0),
+            Next::GiveUp
+        );
     }
 
     #[test]
     fn the_plugins_own_time_is_a_lower_bound() {
         let wish = Duration::from_secs(60);
-        assert_eq!(after_failure(&RETRY, 1, Duration::ZERO, wish, 0.0), Next::Again(wish));
+        assert_eq!(
+            after_failure(&RETRY, 1, Duration::ZERO, wish, 0.0),
+            Next::Again(wish)
+        );
     }
 }

@@ -5,4 +5,5 @@ pub mod backoff;
 pub mod offsets;
 pub mod pace;
 pub mod position_codec;
+pub mod routing;
 pub mod verdict;

@@ -93,10 +93,17 @@ impl Tracker {
             .front()
             .and_then(|front| offset.checked_sub(front.offset))
             .and_then(|index| usize::try_from(index).ok())
-            .filter(|index| self.window.get(*index).is_some_and(|slot| slot.offset == offset));
+            .filter(|index| {
+                self.window
+                    .get(*index)
+                    .is_some_and(|slot| slot.offset == offset)
+            });
         let index = match guess {
             Some(index) => index,
-            None => match self.window.binary_search_by_key(&offset, |slot| slot.offset) {
+            None => match self
+                .window
+                .binary_search_by_key(&offset, |slot| slot.offset)
+            {
                 Ok(index) => index,
                 Err(_) => return false,
             },
@@ -139,7 +146,11 @@ impl Tracker {
         // Offsets between two settled events that no event carries count as settled too, which
         // keeps the ranges few; but nothing after the last read offset is claimed.
         let mut open: Option<u64> = None;
-        let mut inherited = self.inherited.iter().filter(|range| range.end > next).peekable();
+        let mut inherited = self
+            .inherited
+            .iter()
+            .filter(|range| range.end > next)
+            .peekable();
         for slot in &self.window {
             while let Some(range) = inherited.next_if(|range| range.start < slot.offset) {
                 if open.is_none() {
@@ -186,7 +197,13 @@ mod tests {
         }
         assert_eq!(tracker.position(), 10);
         assert!(tracker.settle(11));
-        assert_eq!(tracker.progress(), Progress { next: 10, above: vec![11..13] });
+        assert_eq!(
+            tracker.progress(),
+            Progress {
+                next: 10,
+                above: vec![11..13]
+            }
+        );
         assert!(tracker.settle(10));
         assert_eq!(tracker.progress(), Progress::at(13));
         assert!(tracker.settle(13));

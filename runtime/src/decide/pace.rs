@@ -82,6 +82,9 @@ mod tests {
         let cap = Duration::from_secs(30);
         assert_eq!(budget(DEADLINE, cap, 3), DEADLINE * 3);
         assert_eq!(budget(DEADLINE, cap, 256), cap);
-        assert_eq!(budget(Duration::from_secs(60), cap, 1), Duration::from_secs(60));
+        assert_eq!(
+            budget(Duration::from_secs(60), cap, 1),
+            Duration::from_secs(60)
+        );
     }
 }

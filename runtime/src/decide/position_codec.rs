@@ -196,7 +196,12 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_means_no_ranges() {
-        for text in ["someone else's", "ms2:AAAA", "ms1:!!!", "ms1://///////////////w"] {
+        for text in [
+            "someone else's",
+            "ms2:AAAA",
+            "ms1:!!!",
+            "ms1://///////////////w",
+        ] {
             assert_eq!(decode_above(7, text), Progress::at(7), "{text}");
         }
     }

@@ -109,7 +109,11 @@ mod tests {
     fn in_a_partition_nothing_overtakes_a_retry() {
         let scopes = [Some(0); 4];
         assert_eq!(
-            decide(&[Handled, super::Said::Retry, Handled, Reject], &scopes, true),
+            decide(
+                &[Handled, super::Said::Retry, Handled, Reject],
+                &scopes,
+                true
+            ),
             [Take, super::Verdict::Retry, Again, Again]
         );
     }
@@ -118,7 +122,11 @@ mod tests {
     fn with_keys_only_the_same_key_waits() {
         let scopes = [Some(1), Some(2), Some(1), Some(2), None];
         assert_eq!(
-            decide(&[Handled, super::Said::Retry, Handled, Handled, Handled], &scopes, true),
+            decide(
+                &[Handled, super::Said::Retry, Handled, Handled, Handled],
+                &scopes,
+                true
+            ),
             [Take, super::Verdict::Retry, Take, Again, Take]
         );
     }
@@ -135,17 +143,29 @@ mod tests {
     #[test]
     fn an_unanswered_event_cuts_as_a_retry_does() {
         let scopes = [Some(0); 3];
-        assert_eq!(decide(&[Handled, Unanswered, Unanswered], &scopes, true), [Take, Again, Again]);
+        assert_eq!(
+            decide(&[Handled, Unanswered, Unanswered], &scopes, true),
+            [Take, Again, Again]
+        );
     }
 
     #[test]
     fn the_last_attempt_is_final_and_cuts_nothing() {
-        let found = verdicts(2, |i| [super::Said::Retry, Handled][i], |_| Some(0), |_| true, true);
+        let found = verdicts(
+            2,
+            |i| [super::Said::Retry, Handled][i],
+            |_| Some(0),
+            |_| true,
+            true,
+        );
         assert_eq!(found, [DeadLetter, Take]);
     }
 
     #[test]
     fn without_a_dead_letter_topic_the_partition_halts_whatever_the_order() {
-        assert_eq!(decide(&[Handled, Reject, Handled], &[None; 3], false), [Take, Halt, Again]);
+        assert_eq!(
+            decide(&[Handled, Reject, Handled], &[None; 3], false),
+            [Take, Halt, Again]
+        );
     }
 }
