@@ -17,6 +17,8 @@ pub mod secret;
 mod section;
 pub mod show;
 mod source;
+#[cfg(test)]
+mod tests;
 mod time;
 mod units;
 mod written;
