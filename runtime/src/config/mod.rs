@@ -12,9 +12,14 @@ mod include;
 mod problem;
 mod redact;
 mod resolved;
+pub mod schema;
 pub mod secret;
 mod section;
+pub mod show;
 mod source;
+#[cfg(test)]
+mod tests;
+mod time;
 mod units;
 mod written;
 
@@ -51,6 +56,47 @@ pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Config, Proble
 /// Everything that is wrong with it, warnings included.
 pub fn load_with_warnings(path: &Path, environment: &Environment<'_>) -> Result<Loaded, Problems> {
     let (loaded, _) = examine(path, environment);
+    if loaded.warnings.errors() == 0 {
+        Ok(loaded)
+    } else {
+        Err(loaded.warnings)
+    }
+}
+
+/// As [`load_with_warnings`], with errors among the warnings and defaults in their place, for those
+/// who have more to check.
+pub fn examine_all(path: &Path, environment: &Environment<'_>) -> Loaded {
+    examine(path, environment).0
+}
+
+/// The files of a configuration as they are written, by name, with secrets blanked.
+///
+/// # Errors
+/// What keeps the files from being read, includes and environment included.
+pub fn files(
+    path: &Path,
+    environment: &Environment<'_>,
+) -> Result<Vec<(String, String)>, Problems> {
+    let mut sources = source::Sources::default();
+    let mut problems = Vec::new();
+    include::read(path, environment, &mut sources, &mut problems);
+    if problems.iter().any(Problem::is_error) {
+        return Err(Problems::new(Arc::new(sources), problems));
+    }
+    Ok(sources.shown())
+}
+
+/// The configuration that would apply if every plugin were built: as [`load_with_warnings`], but a
+/// plugin's file may be missing.
+///
+/// # Errors
+/// Everything else that is wrong with it.
+pub fn load_without_plugins(
+    path: &Path,
+    environment: &Environment<'_>,
+) -> Result<Loaded, Problems> {
+    let (mut loaded, _) = examine(path, environment);
+    loaded.warnings.remove("plugin-missing");
     if loaded.warnings.errors() == 0 {
         Ok(loaded)
     } else {

@@ -154,10 +154,30 @@ impl Problems {
             .count()
     }
 
+    /// `2 errors, 1 warning`.
+    pub fn count(&self) -> String {
+        let plural = |count: usize, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            _ => Some(format!("{count} {what}s")),
+        };
+        let errors = self.errors();
+        let counts = [
+            plural(errors, "error"),
+            plural(self.len() - errors, "warning"),
+        ];
+        counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// Adds a problem found later, such as one in a plugin's component.
     pub fn push(&mut self, problem: Problem) {
         self.items.push(problem);
         *self = Self::new(self.sources.clone(), std::mem::take(&mut self.items));
+    }
+
+    /// Takes out all problems of this code.
+    pub(super) fn remove(&mut self, code: &str) {
+        self.items.retain(|problem| problem.code != code);
     }
 
     /// Text for a person, each problem with its snippet; with colours if asked.

@@ -110,10 +110,11 @@ impl<'a> Section<'a> {
     /// The entry of a key, which is known from then on.
     pub fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
         self.known.push(key);
-        self.checks
-            .asked
-            .borrow_mut()
-            .insert(format!("{}.{key}", self.full_path));
+        self.checks.asked.borrow_mut().insert(
+            format!("{}.{key}", self.full_path)
+                .trim_start_matches('.')
+                .to_owned(),
+        );
         self.table.get(key)
     }
 

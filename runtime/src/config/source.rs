@@ -54,6 +54,14 @@ impl Sources {
         self.files.get(file).map_or("", |source| &source.text)
     }
 
+    /// Names and texts of all files, as they may be shown.
+    pub fn shown(&self) -> Vec<(String, String)> {
+        self.files
+            .iter()
+            .map(|source| (source.name.clone(), source.shown.text().to_owned()))
+            .collect()
+    }
+
     /// A path written in a file, as seen from the working folder.
     pub fn resolve(&self, file: usize, path: &str) -> PathBuf {
         self.files

@@ -16,7 +16,8 @@ pub struct Draft {
     pub name: Place,
     pub group: Place,
     pub plugin: Place,
-    pub concurrency: Place,
+    /// `None` where it is not written.
+    pub concurrency: Option<Place>,
     /// Beside the outputs.
     pub outputs: Vec<Place>,
     pub dead_letter: Place,
@@ -68,7 +69,9 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
     let draft = Draft {
         name: section.place_of("name").clone(),
         group: section.place_of("group").clone(),
-        concurrency: section.place_of("concurrency").clone(),
+        concurrency: section
+            .has("concurrency")
+            .then(|| section.place_of("concurrency").clone()),
         plugin: plugin_place,
         outputs: output_places,
         dead_letter: dead_letter_place,
