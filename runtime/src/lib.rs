@@ -1,8 +1,14 @@
 //! Millstream runs event consumers as sandboxed WebAssembly plugins.
 
+pub mod admin;
+pub mod app;
 pub mod broker;
+pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod event;
+pub mod json_event;
+pub mod logging;
 pub mod plugin;
 pub mod records;
