@@ -5,8 +5,75 @@
 //!            └──────────────── problems: file, line, column, cause, hint ──────▶ all at once
 //! ```
 
+mod check;
+mod environment;
 pub mod filter;
+mod include;
+mod problem;
+mod redact;
 mod resolved;
 pub mod secret;
+mod section;
+mod source;
+mod units;
+mod written;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use environment::Environment;
+pub use problem::{Place, Problem, Problems, Severity};
 pub use resolved::*;
+
+/// A configuration that passed every check, with what is allowed and probably not meant.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Problems,
+    /// Where each consumer of `config` names its plugin.
+    pub plugins: Vec<Place>,
+}
+
+/// Reads and checks a configuration. `environment` looks up a variable.
+///
+/// Plugin files must exist, but are not opened.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings included.
+pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Config, Problems> {
+    load_with_warnings(path, environment).map(|loaded| loaded.config)
+}
+
+/// As [`load`], for those who show the warnings too.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings included.
+pub fn load_with_warnings(path: &Path, environment: &Environment<'_>) -> Result<Loaded, Problems> {
+    let (loaded, _) = examine(path, environment);
+    if loaded.warnings.errors() == 0 {
+        Ok(loaded)
+    } else {
+        Err(loaded.warnings)
+    }
+}
+
+/// The configuration as far as it could be read, with errors among the warnings, and all keys that
+/// were asked for.
+fn examine(path: &Path, environment: &Environment<'_>) -> (Loaded, BTreeSet<String>) {
+    let mut sources = source::Sources::default();
+    let mut problems = Vec::new();
+    let written = include::read(path, environment, &mut sources, &mut problems);
+    let checks = section::Checks::new(&sources, environment);
+    let checked = check::check(path, &written, &checks);
+    let (found, asked) = checks.finish();
+    if !written.unreadable {
+        problems.extend(found);
+    }
+    let loaded = Loaded {
+        config: checked.config,
+        plugins: checked.plugins,
+        warnings: Problems::new(Arc::new(sources), problems),
+    };
+    (loaded, asked)
+}

@@ -1,0 +1,215 @@
+//! `[[consumer]]`.
+
+use std::sync::Arc;
+
+use regex::Regex;
+
+use super::super::problem::{Place, Problem};
+use super::super::resolved::{Consumer, Delivery, OnLostPosition, Ordering, Runtime, TopicPattern};
+use super::super::section::{Checks, Section};
+use super::super::written::{Table, Value};
+use super::{budget, config, filter, later, limits, names, outputs, plugin, retry, start};
+
+/// A consumer and where it says what; to be checked against the others.
+pub struct Draft {
+    pub consumer: Consumer,
+    pub name: Place,
+    pub group: Place,
+    pub plugin: Place,
+    pub concurrency: Place,
+    /// Beside the outputs.
+    pub outputs: Vec<Place>,
+    pub dead_letter: Place,
+}
+
+/// Checks one consumer by itself.
+pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Runtime) -> Draft {
+    let mut section = Section::new(checks, table, place, "consumer", "");
+    let name = name(&mut section);
+    let group = group(&mut section, &name);
+    let enabled = section.boolean("enabled").unwrap_or(true);
+    let (plugin, plugin_place) = plugin::plugin(&mut section, enabled);
+    let topics = topics(&mut section);
+    let start = start::start(&mut section);
+    let delivery = delivery(&mut section);
+    let ordering = section
+        .choice(
+            "ordering",
+            &[
+                ("partition", Ordering::Partition),
+                ("key", Ordering::Key),
+                ("none", Ordering::None),
+            ],
+        )
+        .unwrap_or(Ordering::Partition);
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let most = u64::from(runtime.max_instances);
+    let concurrency = section
+        .integer("concurrency", 1..=most)
+        .unwrap_or_else(|| cores.min(most)) as u32;
+    let filter = filter::filter(&mut section);
+    let budget = budget::budget(&mut section);
+    let limits = limits::limits(section.section("limits"), runtime, &budget.batch);
+    let retry = retry::retry(section.section("retry"));
+    let (dead_letter, dead_letter_place) = outputs::dead_letter(&mut section);
+    let config = config::config(&mut section);
+    let (outputs, output_places) = outputs::outputs(&mut section);
+    let on_lost_position = section
+        .choice(
+            "on_lost_position",
+            &[
+                ("stop", OnLostPosition::Stop),
+                ("beginning", OnLostPosition::Beginning),
+                ("end", OnLostPosition::End),
+            ],
+        )
+        .unwrap_or_default();
+    later::later(&mut section);
+    let draft = Draft {
+        name: section.place_of("name").clone(),
+        group: section.place_of("group").clone(),
+        concurrency: section.place_of("concurrency").clone(),
+        plugin: plugin_place,
+        outputs: output_places,
+        dead_letter: dead_letter_place,
+        consumer: Consumer {
+            name,
+            group,
+            enabled,
+            plugin,
+            topics,
+            start,
+            delivery,
+            ordering,
+            concurrency,
+            filter,
+            batch: budget.batch,
+            in_flight: budget.in_flight,
+            commit: budget.commit,
+            limits,
+            retry,
+            dead_letter,
+            config,
+            outputs,
+            on_lost_position,
+        },
+    };
+    section.finish();
+    draft
+}
+
+/// Empty where it is missing or wrong.
+fn name(section: &mut Section<'_>) -> Arc<str> {
+    if !section.has("name") {
+        section.missing(
+            "name",
+            "this consumer has no name",
+            "add `name = \"…\"`; group, metrics and commands go by it",
+        );
+    }
+    section
+        .text("name")
+        .filter(|(name, node)| names::label(section.checks(), "`name`", name, &node.place))
+        .map_or_else(|| "".into(), |(name, _)| name.into())
+}
+
+fn group(section: &mut Section<'_>, name: &str) -> Arc<str> {
+    section
+        .text("group")
+        .filter(|(group, node)| names::group(section.checks(), group, &node.place))
+        .map_or_else(
+            || format!("millstream.{name}").into(),
+            |(group, _)| group.into(),
+        )
+}
+
+fn topics(section: &mut Section<'_>) -> Vec<TopicPattern> {
+    let checks = section.checks();
+    if !section.has("topics") {
+        section.missing(
+            "topics",
+            "this consumer reads nothing",
+            "add `topics = [\"…\"]`",
+        );
+    }
+    let mut topics = Vec::new();
+    let mut texts = Vec::new();
+    let entries = section.texts("topics", "a list of topics");
+    if entries.as_ref().is_some_and(Vec::is_empty) && is_empty_list(section) {
+        checks.report(
+            Problem::error("topics", "`topics` names no topic")
+                .at(section.place_of("topics"))
+                .label("empty")
+                .hint("to stop a consumer for a while set `enabled = false`"),
+        );
+    }
+    for (text, node) in entries.unwrap_or_default() {
+        if texts.contains(&text) {
+            checks.report(
+                Problem::error("topics", "a topic is named twice")
+                    .at(&node.place)
+                    .label("stands in the list already"),
+            );
+            continue;
+        }
+        texts.push(text);
+        let topic = if text.starts_with('^') {
+            pattern(checks, text, &node.place)
+        } else if names::topic(checks, "an entry of `topics`", text, &node.place) {
+            Some(TopicPattern::Name(text.into()))
+        } else {
+            None
+        };
+        topics.extend(topic);
+    }
+    topics
+}
+
+fn is_empty_list(section: &Section<'_>) -> bool {
+    section
+        .get("topics")
+        .is_some_and(|entry| matches!(&entry.node.value, Value::List(list) if list.is_empty()))
+}
+
+fn pattern(checks: &Checks<'_>, text: &str, place: &Place) -> Option<TopicPattern> {
+    match Regex::new(text) {
+        Ok(pattern) => Some(TopicPattern::Pattern(pattern)),
+        Err(error) => {
+            // The last line says what is wrong; those before draw the pattern once more.
+            let cause = error.to_string();
+            let cause = cause.lines().last().unwrap_or_default();
+            checks.report(
+                Problem::error("pattern", "a pattern of `topics` is not a regular expression")
+                    .at(place)
+                    .label("cannot be read")
+                    .cause(cause.trim_start_matches("error: "))
+                    .hint("an entry that begins with `^` is a regular expression; in TOML single quotes keep its backslashes"),
+            );
+            None
+        }
+    }
+}
+
+fn delivery(section: &mut Section<'_>) -> Delivery {
+    let choice = section.choice(
+        "delivery",
+        &[
+            ("at-least-once", Some(Delivery::AtLeastOnce)),
+            ("at-most-once", None),
+            ("exactly-once", None),
+        ],
+    );
+    if choice == Some(None) {
+        let place = section.place_of("delivery");
+        section.checks().report(
+            Problem::error(
+                "unsupported",
+                "this `delivery` is not supported by this version",
+            )
+            .at(place)
+            .label("this version delivers at least once")
+            .hint("set \"at-least-once\"; header `millstream-id` tells repeated events apart"),
+        );
+    }
+    Delivery::AtLeastOnce
+}

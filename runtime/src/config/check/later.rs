@@ -1,0 +1,110 @@
+//! Keys whose feature a later version brings: read and checked, and refused if they ask for it.
+//!
+//! Accepting one in silence would promise a protection that is not there.
+
+use std::time::Duration;
+
+use super::super::section::Section;
+use super::super::units;
+use super::super::written::Value;
+use super::secret;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MS: Duration = Duration::from_millis(1);
+
+/// Checks all of them in a consumer.
+pub fn later(consumer: &mut Section<'_>) {
+    circuit_breaker(consumer);
+    deploy(consumer);
+    capabilities(consumer);
+    secrets(consumer);
+    let hint = "write a number of events and a time, such as \"5000/s\"";
+    consumer.with_unit("rate", "a rate", hint, units::rate);
+    refuse(consumer, "rate", "rate limit");
+    consumer.texts("previous_names", "a list of names");
+    refuse(consumer, "previous_names", "renaming of consumers");
+    consumer.reserve(&[
+        ("broker", "second broker"),
+        ("state", "state of plugins"),
+        ("timers", "timers"),
+        ("schema", "schemas"),
+        ("deduplicate", "deduplication"),
+        ("priority", "priorities"),
+    ]);
+}
+
+/// Checks what `dead_letter` will know.
+pub fn dead_letter(section: &mut Section<'_>) {
+    section.number("max_ratio", 0.0..=1.0);
+    refuse(section, "max_ratio", "stop at too many dead letters");
+}
+
+fn circuit_breaker(consumer: &mut Section<'_>) {
+    let mut section = consumer.section("circuit_breaker");
+    section.number("failure_ratio", 0.0..=1.0);
+    section.integer("min_events", 1..=1_000_000);
+    section.integer("consecutive", 1..=1_000_000);
+    section.duration("window", MS..=DAY);
+    section.duration("open_for", MS..=DAY);
+    section.integer("probes", 1..=10_000);
+    section.finish();
+    refuse(consumer, "circuit_breaker", "circuit breaker");
+}
+
+fn deploy(consumer: &mut Section<'_>) {
+    let mut section = consumer.section("deploy");
+    section.integer("shadow", 0..=1_000_000);
+    section.duration("probation", Duration::ZERO..=DAY);
+    section.number("max_failure_ratio", 0.0..=1.0);
+    section.integer("state_version", 0..=u64::from(u32::MAX));
+    section.finish();
+    refuse(consumer, "deploy", "shadow run or probation");
+}
+
+fn capabilities(consumer: &mut Section<'_>) {
+    let mut section = consumer.section("capabilities");
+    for key in ["clock", "random"] {
+        section.boolean(key);
+        refuse(&section, key, "capabilities");
+    }
+    for key in ["http", "env"] {
+        section.texts(key, "a list of strings");
+        refuse(&section, key, "capabilities");
+    }
+    section.node("state");
+    refuse(&section, "state", "capabilities");
+    section.finish();
+}
+
+fn secrets(consumer: &mut Section<'_>) {
+    if let Some(node) = consumer.node("secrets") {
+        match &node.value {
+            Value::Table(table) => {
+                for entry in table.entries() {
+                    let shown = format!("`secrets.{}`", entry.key);
+                    secret::reference(consumer.checks(), &shown, &entry.node);
+                }
+            }
+            _ => consumer.wrong_type("secrets", node, "a table"),
+        }
+    }
+    refuse(consumer, "secrets", "secrets for plugins");
+}
+
+/// Refuses a key unless its value asks for nothing.
+fn refuse(section: &Section<'_>, key: &str, what: &str) {
+    if let Some(entry) = section.get(key)
+        && asks(&entry.node.value)
+    {
+        section.unsupported(key, &entry.key_place, what);
+    }
+}
+
+fn asks(value: &Value) -> bool {
+    match value {
+        Value::Boolean(value) => *value,
+        Value::List(nodes) => !nodes.is_empty(),
+        Value::Table(table) => !table.entries().is_empty(),
+        _ => true,
+    }
+}

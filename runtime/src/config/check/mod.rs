@@ -1,0 +1,117 @@
+//! From the written tree to values that the rest of the runtime can trust.
+//!
+//! ```text
+//! Written ─▶ runtime, broker, topics, admin ─┐
+//!        └─▶ each [[consumer]] ─▶ drafts ────┴▶ crossing (names, groups, topics, cycles) ─▶ Config
+//! ```
+//! A check that fails reports and goes on with a default, so that one run finds everything.
+
+mod admin;
+mod broker;
+mod budget;
+mod config;
+mod consumer;
+mod crossing;
+mod filter;
+mod later;
+mod limits;
+mod names;
+mod outputs;
+mod plugin;
+mod retry;
+mod runtime;
+mod secret;
+mod start;
+mod topics;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::include::Written;
+use super::problem::{Place, Problem};
+use super::resolved::{Broker, Config};
+use super::section::{Checks, Section};
+use super::written::{Table, Value};
+
+/// What the checks made of the files; to be used only if they reported no error.
+pub struct Checked {
+    pub config: Config,
+    /// Where each consumer of the configuration names its plugin.
+    pub plugins: Vec<Place>,
+}
+
+/// Checks everything.
+pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
+    let start = Place {
+        file: 0,
+        span: 0..0,
+    };
+    let mut root = Section::new(checks, &written.main, &start, "", "");
+    // Read before: the files that it names are part of `written`.
+    root.node("include");
+    let runtime = runtime::runtime(root.section("runtime"));
+    let broker = broker::broker(root.section("broker"));
+    let embedded = matches!(broker, Broker::Embedded(_));
+    let topics = topics::topics(&mut root, embedded);
+    let admin = admin::admin(root.section("admin"), root.section("metrics"));
+    root.reserve(&[
+        ("brokers", "second broker"),
+        ("state", "state of plugins"),
+        ("schema", "schemas"),
+    ]);
+    let mut drafts = Vec::new();
+    for (table, place) in consumers(&mut root) {
+        drafts.push(consumer::consumer(checks, table, place, &runtime));
+    }
+    for included in &written.included {
+        let (table, place) = (&included.consumer, &included.place);
+        drafts.push(consumer::consumer(checks, table, place, &runtime));
+    }
+    root.finish();
+    if drafts.is_empty() && !written.partial {
+        checks.report(
+            Problem::warning("no-consumer", "the configuration has no consumer")
+                .at(&start)
+                .label("`[[consumer]]` is missing"),
+        );
+    }
+    crossing::crossing(checks, &drafts, &runtime, &topics);
+    let plugins = drafts.iter().map(|draft| draft.plugin.clone()).collect();
+    let consumers = drafts
+        .into_iter()
+        .map(|draft| Arc::new(draft.consumer))
+        .collect();
+    let config = Config {
+        file: file.to_path_buf(),
+        runtime,
+        broker,
+        topics,
+        admin,
+        consumers,
+    };
+    Checked { config, plugins }
+}
+
+/// The tables of `[[consumer]]` in the main file.
+fn consumers<'a>(root: &mut Section<'a>) -> Vec<(&'a Table, &'a Place)> {
+    let Some(entry) = root.entry("consumer") else {
+        return Vec::new();
+    };
+    let Value::List(nodes) = &entry.node.value else {
+        root.checks().report(
+            Problem::error("type", "consumers are written as `[[consumer]]`")
+                .at(&entry.key_place)
+                .label(format!("this is {}", entry.node.value.kind()))
+                .hint("double the brackets: there can be several"),
+        );
+        return Vec::new();
+    };
+    let mut tables = Vec::new();
+    for node in nodes {
+        match &node.value {
+            Value::Table(table) => tables.push((table, &node.place)),
+            _ => root.wrong_type("consumer", node, "a list of tables"),
+        }
+    }
+    tables
+}
