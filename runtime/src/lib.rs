@@ -1,5 +1,7 @@
 //! Millstream runs event consumers as sandboxed WebAssembly plugins.
 
+pub mod admin;
+pub mod app;
 pub mod broker;
 pub mod cli;
 pub mod clock;
@@ -7,6 +9,8 @@ pub mod config;
 pub mod consumer;
 pub mod decide;
 pub mod event;
+pub mod json_event;
+pub mod logging;
 pub mod metrics;
 pub mod plugin;
 pub mod records;

@@ -11,6 +11,11 @@
 //! commit names those that are settled. An adapter for a broker that acknowledges deliveries one by
 //! one numbers them itself and acknowledges what a commit newly covers.
 
+#[cfg(test)]
+pub mod memory;
+pub mod remote;
+pub mod seek;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;

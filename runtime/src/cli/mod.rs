@@ -1,12 +1,118 @@
 //! The command line.
+//!
+//! ```text
+//! arguments, MILLSTREAM_… ─▶ Cli ─▶ Context + a command's Args ─▶ its run() ─▶ exit code
+//!                                                     └─ connect.rs ─▶ Topics of the broker
+//! ```
+//!
+//! Data goes to stdout and everything else to stderr. A command is a file with `Args` and `run`.
 
-pub mod config;
+mod completions;
+mod config;
+pub mod connect;
+mod consume;
+mod exit;
+mod format;
+mod lag;
+mod lines;
+mod merge;
+mod plugin;
+mod produce;
+mod run;
+mod table;
+mod terminal;
+mod topics;
 pub mod validate;
 
+use std::io::IsTerminal as _;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::FalseyValueParser;
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use self::exit::Failure;
+use crate::logging::{self, LogFormat};
+
+/// Runs event consumers as sandboxed WebAssembly plugins.
+#[derive(Debug, Parser)]
+#[command(name = "millstream", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Every option can be set by the environment variable that its help names.")]
+struct Cli {
+    /// The configuration
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_CONFIG",
+        value_name = "FILE",
+        default_value = "millstream.toml"
+    )]
+    config: PathBuf,
+
+    /// How data is printed
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_OUTPUT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    output: OutputFormat,
+
+    /// The same as --output json
+    #[arg(long, global = true, env = "MILLSTREAM_JSON", value_parser = FalseyValueParser::new())]
+    json: bool,
+
+    /// What is logged to stderr: error, warn, info, debug or trace, or directives such as
+    /// warn,millstream::broker=debug [default: info for `run`, else warn]
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_LOG_LEVEL",
+        value_name = "LEVEL",
+        hide_default_value = true
+    )]
+    log_level: Option<String>,
+
+    /// How it is logged
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the consumers until stopped
+    Run(run::Args),
+    /// Check the configuration and its plugins without starting
+    Validate(validate::Args),
+    /// Show the configuration that applies, or its schema
+    Config(config::Args),
+    /// Write events to a topic, one a line
+    Produce(produce::Args),
+    /// Print the events of a topic
+    Consume(consume::Args),
+    /// List, create and delete topics
+    Topics(topics::Args),
+    /// Show how far each consumer is
+    Lag(lag::Args),
+    /// Look at plugins
+    Plugin(plugin::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+}
 
 /// How a command prints data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// For people.
     #[default]
@@ -23,4 +129,155 @@ pub struct Context {
     pub output: OutputFormat,
     /// Whether stdout may be coloured.
     pub color: bool,
+}
+
+impl Cli {
+    fn context(&self) -> Context {
+        // `produce --json` says how events are read, not how the result is printed.
+        let json = self.json && !matches!(self.command, Command::Produce(_));
+        Context {
+            config: self.config.clone(),
+            output: if json { OutputFormat::Json } else { self.output },
+            color: std::io::stdout().is_terminal() && colors_wanted(),
+        }
+    }
+}
+
+/// Whether the user wants colours at all: <https://no-color.org>.
+fn colors_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to do where neither stream takes the text.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    let level = match (&cli.log_level, &cli.command) {
+        (Some(level), _) => level,
+        (None, Command::Run(_)) => "info",
+        (None, _) => "warn",
+    };
+    if let Err(text) = logging::start(level, cli.log_format, colors_wanted()) {
+        return exit::report(&Failure::Usage(text).into());
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let text = format!("cannot start threads: {error}");
+            return exit::report(&Failure::Internal(text).into());
+        }
+    };
+    let context = cli.context();
+    let command = AssertUnwindSafe(|| runtime.block_on(until_interrupted(cli.command, &context)));
+    let code = match std::panic::catch_unwind(command) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => exit::report(&error),
+        // The hook has printed the panic.
+        Err(_) => ExitCode::from(exit::INTERNAL),
+    };
+    // A thread may hang in a read from a terminal or a write to a full pipe; it must not keep the
+    // process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn until_interrupted(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    // `run` ends in its own order.
+    if let Command::Run(args) = command {
+        return run::run(args, context).await;
+    }
+    tokio::select! {
+        done = dispatch(command, context) => done,
+        Ok(()) = tokio::signal::ctrl_c() => Ok(ExitCode::from(exit::INTERRUPTED)),
+    }
+}
+
+async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::run(args, context).await,
+        Command::Validate(args) => validate::run(args, context).await,
+        Command::Config(args) => config::run(args, context).await,
+        Command::Produce(args) => produce::run(args, context).await,
+        Command::Consume(args) => consume::run(args, context).await,
+        Command::Topics(args) => topics::run(args, context).await,
+        Command::Lag(args) => lag::run(args, context).await,
+        Command::Plugin(args) => plugin::run(args, context).await,
+        Command::Completions(args) => completions::run(args, context).await,
+    }
+}
+
+/// The whole command line, for completions.
+fn command_line() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        let arguments = line.split_whitespace();
+        Cli::try_parse_from(arguments).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// clap's own checks: two options of one name, a default that does not parse.
+    #[test]
+    fn the_command_line_is_consistent() {
+        command_line().debug_assert();
+    }
+
+    /// An option without one cannot be set where only the environment can be, in a container.
+    #[test]
+    fn every_option_has_an_environment_variable_of_its_own() {
+        fn visit(command: &clap::Command, seen: &mut Vec<String>) {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                if argument.is_positional() || matches!(id, "help" | "version") {
+                    continue;
+                }
+                let variable = argument.get_env().map(|v| v.to_string_lossy().into_owned());
+                let variable = variable.unwrap_or_else(|| panic!("--{id} has no variable"));
+                assert!(variable.starts_with("MILLSTREAM_"), "{variable}");
+                assert!(!seen.contains(&variable), "{variable} is used twice");
+                seen.push(variable);
+            }
+            for inner in command.get_subcommands() {
+                visit(inner, seen);
+            }
+        }
+        visit(&command_line(), &mut Vec::new());
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in [
+            "millstream --json --config a.toml topics",
+            "millstream topics --config a.toml --output json",
+            "millstream topics list --json --config a.toml",
+        ] {
+            let context = parse(line).context();
+            assert_eq!(context.output, OutputFormat::Json, "{line}");
+            assert_eq!(context.config, PathBuf::from("a.toml"), "{line}");
+        }
+        let context = parse("millstream topics").context();
+        assert_eq!(context.output, OutputFormat::Text);
+        assert_eq!(context.config, PathBuf::from("millstream.toml"));
+    }
+
+    #[test]
+    fn json_of_produce_is_about_its_input() {
+        let context = parse("millstream produce orders --json").context();
+        assert_eq!(context.output, OutputFormat::Text);
+        let context = parse("millstream produce orders --output json").context();
+        assert_eq!(context.output, OutputFormat::Json);
+    }
 }

@@ -1,0 +1,99 @@
+//! `/api/v1`: consumers, and what the command line asks of a running runtime.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::answer::{Refused, error};
+use super::produce::bad_query;
+use super::{ConsumerReport, State, in_time, topic_name};
+use crate::broker::remote::wire::{
+    Changed, NewTopic, OffsetReport, PositionReport, RuntimeReport, TopicReport,
+};
+use crate::config::TopicSettings;
+use crate::event::TopicPartition;
+
+/// `GET /api/v1/consumers`.
+pub(super) async fn consumers(
+    Extract(state): Extract<Arc<State>>,
+) -> Json<Vec<ConsumerReport>> {
+    Json(state.health.consumers())
+}
+
+/// `GET /api/v1/runtime`.
+pub(super) async fn runtime(Extract(state): Extract<Arc<State>>) -> Json<RuntimeReport> {
+    Json(RuntimeReport {
+        name: "millstream".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        store: state.store.clone(),
+    })
+}
+
+/// `GET /api/v1/topics`.
+pub(super) async fn topics(
+    Extract(state): Extract<Arc<State>>,
+) -> Result<Json<Vec<TopicReport>>, Refused> {
+    let topics = in_time(state.topics.list()).await?;
+    Ok(Json(topics.iter().map(TopicReport::from).collect()))
+}
+
+/// `POST /api/v1/topics`: makes a topic; what the request leaves open is as `[topics.NAME]` says.
+pub(super) async fn create(
+    Extract(state): Extract<Arc<State>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Changed>, Refused> {
+    state.accepting()?;
+    let body = state.bodies.read(&headers, body).await?;
+    let asked: NewTopic = serde_json::from_slice(&body.bytes)
+        .map_err(|bad| error(StatusCode::BAD_REQUEST, format!("the body: {bad}")))?;
+    let name = topic_name(&asked.name)?;
+    let none = TopicSettings::default();
+    let settings = asked.settings(state.settings.get(&name).unwrap_or(&none));
+    let changed = in_time(state.topics.create(&name, &settings)).await?;
+    Ok(Json(Changed { changed }))
+}
+
+/// `DELETE /api/v1/topics/{topic}`.
+pub(super) async fn delete(
+    Extract(state): Extract<Arc<State>>,
+    Path(topic): Path<String>,
+) -> Result<Json<Changed>, Refused> {
+    state.accepting()?;
+    let name = topic_name(&topic)?;
+    let changed = in_time(state.topics.delete(&name)).await?;
+    Ok(Json(Changed { changed }))
+}
+
+/// The query of [`offset_at`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct At {
+    at: i64,
+}
+
+/// `GET /api/v1/topics/{topic}/{partition}/offset?at=`.
+pub(super) async fn offset_at(
+    Extract(state): Extract<Arc<State>>,
+    Path((topic, number)): Path<(String, u32)>,
+    params: Result<Query<At>, QueryRejection>,
+) -> Result<Json<OffsetReport>, Refused> {
+    let partition = TopicPartition::new(topic_name(&topic)?, number);
+    let Query(At { at }) = params.map_err(bad_query)?;
+    let offset = in_time(state.topics.offset_at(&partition, at)).await?;
+    Ok(Json(OffsetReport { offset }))
+}
+
+/// `GET /api/v1/groups/{group}/positions`.
+pub(super) async fn positions(
+    Extract(state): Extract<Arc<State>>,
+    Path(group): Path<String>,
+) -> Result<Json<Vec<PositionReport>>, Refused> {
+    let positions = in_time(state.topics.positions(&group)).await?;
+    Ok(Json(positions.iter().map(PositionReport::from).collect()))
+}

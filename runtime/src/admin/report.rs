@@ -1,0 +1,70 @@
+//! What the runtime tells of itself: health, readiness and each consumer's state.
+
+use serde::{Deserialize, Serialize};
+
+/// What the HTTP interface asks of the runtime. No call blocks.
+pub trait Health: Send + Sync {
+    /// Whether every poll loop and lane makes progress.
+    ///
+    /// # Errors
+    /// What stands still, and for how long.
+    fn alive(&self) -> Result<(), String>;
+
+    /// Whether the runtime can do its work.
+    fn ready(&self) -> Readiness;
+
+    /// Whether it is shutting down: nothing new is taken.
+    fn draining(&self) -> bool;
+
+    /// Every consumer, in the order of the configuration.
+    fn consumers(&self) -> Vec<ConsumerReport>;
+}
+
+/// The answer of `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    pub ready: bool,
+    /// What stands in the way.
+    pub reasons: Vec<String>,
+    /// What is worth knowing and does not count: open breakers, pauses, lag.
+    pub notes: Vec<String>,
+}
+
+/// A consumer as `/api/v1/consumers` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerReport {
+    pub name: String,
+    pub group: String,
+    /// `starting`, `running`, `waiting`, `halted`, `stopped` or `disabled`.
+    pub state: String,
+    /// Why it is in this state, where that is not plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Counts the loaded versions of the plugin, from 1.
+    pub generation: u64,
+    /// Of the plugin: `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// Unsettled events of all assigned partitions.
+    pub lag: u64,
+    /// Events admitted and not settled yet.
+    pub in_flight: u64,
+    /// `closed`, `open` or `half_open`.
+    pub breaker: String,
+    /// The assigned partitions.
+    pub partitions: Vec<PartitionReport>,
+}
+
+/// An assigned partition of a consumer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionReport {
+    pub topic: String,
+    pub partition: u32,
+    /// The offset below which everything is settled.
+    pub position: u64,
+    /// One past the last event, as last heard of.
+    pub end: u64,
+    pub lag: u64,
+    /// Why it is halted; absent while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<String>,
+}

@@ -1,0 +1,196 @@
+//! `millstream lag`: how far each consumer is.
+//!
+//! ```text
+//! positions of the groups ─┐
+//! ends of the topics ──────┼─▶ a row a consumer and partition
+//! the running runtime ─────┘    (state, if one answers)
+//! ```
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::table::Table;
+use super::{Context, OutputFormat, connect, terminal};
+use crate::admin::ConsumerReport;
+use crate::broker::{PartitionInfo, TopicInfo, Topics};
+use crate::config::{Config, Consumer, Start, TopicPattern};
+use crate::decide::offsets::Progress;
+use crate::event::TopicPartition;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// These consumers alone
+    consumers: Vec<String>,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Row {
+    consumer: String,
+    group: String,
+    topic: String,
+    partition: u32,
+    /// The offset below which everything is settled and committed; `null` before the first commit.
+    position: Option<u64>,
+    end: u64,
+    lag: u64,
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Prints the table.
+///
+/// # Errors
+/// No such consumer, or the broker fails.
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let config = connect::load(context)?;
+    for name in &args.consumers {
+        if !config.consumers.iter().any(|c| *c.name == **name) {
+            anyhow::bail!("there is no consumer {name} in {}", config.file.display());
+        }
+    }
+    let reports = match connect::running(&config).await? {
+        Some(remote) => Some(remote.get("/api/v1/consumers".to_owned()).await?),
+        None => None,
+    };
+    let connection = connect::connect(&config).await?;
+    let rows = rows(&args, &config, &*connection.topics, reports.as_deref()).await;
+    connection.close().await;
+    let rows = rows?;
+    if context.output == OutputFormat::Json {
+        terminal::print_json(&rows).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let table = table(&rows);
+    if table.is_empty() {
+        eprintln!("none of the consumers' topics exist yet");
+        return Ok(ExitCode::SUCCESS);
+    }
+    terminal::print(&table.render(context.color)).await?;
+    for row in &rows {
+        if let Some(reason) = &row.reason {
+            let place = format!("{} at {}/{}", row.consumer, row.topic, row.partition);
+            eprintln!("{place} is {}: {reason}", row.state);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn rows(
+    args: &Args,
+    config: &Config,
+    topics: &dyn Topics,
+    reports: Option<&[ConsumerReport]>,
+) -> anyhow::Result<Vec<Row>> {
+    let known = topics.list().await?;
+    let mut rows = Vec::new();
+    for consumer in &config.consumers {
+        if !args.consumers.is_empty() && !args.consumers.iter().any(|n| **n == *consumer.name) {
+            continue;
+        }
+        let positions = topics.positions(&consumer.group).await?;
+        let report = reports.map(|all| all.iter().find(|report| *report.name == *consumer.name));
+        for info in known.iter().filter(|info| reads(consumer, &info.name)) {
+            for (number, bounds) in (0..).zip(&info.partitions) {
+                let partition = TopicPartition::new(info.name.clone(), number);
+                let progress = positions.iter().find(|(known, _)| *known == partition);
+                let progress = progress.map(|(_, progress)| progress);
+                let (state, reason) = state(consumer, report, &partition);
+                rows.push(Row {
+                    consumer: consumer.name.to_string(),
+                    group: consumer.group.to_string(),
+                    topic: info.name.to_string(),
+                    partition: number,
+                    position: progress.map(|progress| progress.next),
+                    end: bounds.end,
+                    lag: lag(consumer, progress, *bounds),
+                    state,
+                    reason,
+                });
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Whether a consumer reads a topic: by name, or by a pattern that its own outputs never match.
+fn reads(consumer: &Consumer, topic: &str) -> bool {
+    let outputs = consumer.outputs.iter().filter_map(|output| output.topic.as_deref());
+    let dead_letters = consumer.dead_letter.iter().map(|dead_letter| &*dead_letter.topic);
+    let own = outputs.chain(dead_letters).any(|name| name == topic);
+    consumer.topics.iter().any(|entry| match entry {
+        TopicPattern::Name(_) => entry.matches(topic),
+        TopicPattern::Pattern(_) => !own && entry.matches(topic),
+    })
+}
+
+/// Unsettled events of a partition. A group without a position begins where `start` says; a time
+/// is counted from the beginning, the most it can be.
+fn lag(consumer: &Consumer, progress: Option<&Progress>, bounds: PartitionInfo) -> u64 {
+    let Some(progress) = progress else {
+        return match consumer.start {
+            Some(Start::End) => 0,
+            _ => bounds.end.saturating_sub(bounds.start),
+        };
+    };
+    let above = progress.above.iter();
+    let settled: u64 = above
+        .map(|range| range.end.min(bounds.end).saturating_sub(range.start))
+        .sum();
+    let next = progress.next.max(bounds.start);
+    bounds.end.saturating_sub(next).saturating_sub(settled)
+}
+
+/// What the runtime says of a partition: `report` is `None` where none answers, and `Some(None)`
+/// where one answers that does not know the consumer.
+fn state(
+    consumer: &Consumer,
+    report: Option<Option<&ConsumerReport>>,
+    partition: &TopicPartition,
+) -> (String, Option<String>) {
+    if !consumer.enabled {
+        return ("disabled".to_owned(), None);
+    }
+    let Some(Some(report)) = report else {
+        return ("stopped".to_owned(), None);
+    };
+    let mut assigned = report.partitions.iter();
+    let assigned =
+        assigned.find(|a| *a.topic == *partition.topic && a.partition == partition.partition);
+    match assigned {
+        Some(assigned) if assigned.halted.is_some() => {
+            ("halted".to_owned(), assigned.halted.clone())
+        }
+        Some(_) => (report.state.clone(), report.reason.clone()),
+        // Another runtime of the group may have it.
+        None if report.state == "running" => ("elsewhere".to_owned(), None),
+        None => (report.state.clone(), report.reason.clone()),
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&[
+        "CONSUMER",
+        "TOPIC",
+        "#PARTITION",
+        "#POSITION",
+        "#END",
+        "#LAG",
+        "STATE",
+    ]);
+    for row in rows {
+        let position = row.position.map_or("-".to_owned(), |next| next.to_string());
+        table.row([
+            row.consumer.clone(),
+            row.topic.clone(),
+            row.partition.to_string(),
+            position,
+            row.end.to_string(),
+            row.lag.to_string(),
+            row.state.clone(),
+        ]);
+    }
+    table
+}
