@@ -1,0 +1,165 @@
+//! What the runtime tells of itself, from what its consumers show.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::admin::{ConsumerReport, Health, PartitionReport, Readiness};
+use crate::broker::Broker;
+use crate::config;
+use crate::consumer::status::{SharedStatus, State, Status};
+
+/// See the module.
+pub struct RuntimeHealth {
+    broker: Arc<dyn Broker>,
+    stuck_after: Duration,
+    started: AtomicBool,
+    draining: AtomicBool,
+    consumers: Mutex<Vec<(Arc<config::Consumer>, SharedStatus)>>,
+}
+
+impl RuntimeHealth {
+    /// A runtime that has not started its consumers yet.
+    pub fn new(broker: Arc<dyn Broker>, stuck_after: Duration) -> Self {
+        Self {
+            broker,
+            stuck_after,
+            started: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            consumers: Mutex::default(),
+        }
+    }
+
+    /// All consumers are at work.
+    pub fn started(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// The runtime shuts down.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds a consumer.
+    pub fn add(&self, settings: Arc<config::Consumer>, status: SharedStatus) {
+        self.consumers.lock().push((settings, status));
+    }
+
+    /// Every consumer as it stands.
+    pub fn all(&self) -> Vec<(Arc<config::Consumer>, Status)> {
+        let consumers = self.consumers.lock();
+        let read = |(settings, status): &(Arc<config::Consumer>, SharedStatus)| {
+            (settings.clone(), status.lock().clone())
+        };
+        consumers.iter().map(read).collect()
+    }
+
+    /// Events that wait in the assigned partitions of all consumers.
+    pub fn lag(&self) -> u64 {
+        self.all().iter().map(|(_, status)| lag(status)).sum()
+    }
+}
+
+impl Health for RuntimeHealth {
+    fn alive(&self) -> Result<(), String> {
+        let now = Instant::now();
+        for (settings, status) in self.all() {
+            let silent = now.saturating_duration_since(status.alive_at);
+            if silent > self.stuck_after && status.state != State::Ended {
+                return Err(format!(
+                    "consumer {} has made no progress for {} s",
+                    settings.name,
+                    silent.as_secs()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn ready(&self) -> Readiness {
+        let mut reasons = Vec::new();
+        let mut notes = Vec::new();
+        if self.draining() {
+            reasons.push("the runtime is shutting down".to_owned());
+        }
+        if !self.broker.up() {
+            reasons.push("the broker is out of reach".to_owned());
+        }
+        if !self.started.load(Ordering::Relaxed) {
+            reasons.push("the runtime is starting".to_owned());
+        }
+        for (settings, status) in self.all() {
+            let name = &settings.name;
+            match &status.state {
+                State::Starting => reasons.push(format!(
+                    "consumer {name} has not joined group {} yet; does one of its topics exist?",
+                    settings.group
+                )),
+                State::Stopped(reason) => reasons.push(format!("consumer {name} is stopped: {reason}")),
+                State::Waiting(reason) => notes.push(format!("consumer {name} waits: {reason}")),
+                State::Running | State::Draining | State::Ended => {}
+            }
+            for (partition, shown) in &status.partitions {
+                if let Some(reason) = &shown.halted {
+                    reasons.push(format!("consumer {name}: {partition} is halted: {reason}"));
+                }
+            }
+            let lag = lag(&status);
+            if lag > 0 {
+                notes.push(format!("consumer {name} has {lag} events to go"));
+            }
+        }
+        Readiness {
+            ready: reasons.is_empty(),
+            reasons,
+            notes,
+        }
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn consumers(&self) -> Vec<ConsumerReport> {
+        self.all().iter().map(|(settings, status)| report(settings, status)).collect()
+    }
+}
+
+fn lag(status: &Status) -> u64 {
+    let lags = status
+        .partitions
+        .values()
+        .map(|shown| shown.end.map_or(0, |end| end.saturating_sub(shown.position)));
+    lags.sum()
+}
+
+fn report(settings: &config::Consumer, status: &Status) -> ConsumerReport {
+    let partitions = status.partitions.iter().map(|(name, shown)| PartitionReport {
+        topic: name.topic.to_string(),
+        partition: name.partition,
+        position: shown.position,
+        end: shown.end.unwrap_or(shown.position),
+        lag: shown.end.map_or(0, |end| end.saturating_sub(shown.position)),
+        halted: shown.halted.clone(),
+    });
+    let halted = status.partitions.values().any(|shown| shown.halted.is_some());
+    let state = match &status.state {
+        State::Running if halted => "halted",
+        state => state.name(),
+    };
+    ConsumerReport {
+        name: settings.name.to_string(),
+        group: settings.group.to_string(),
+        state: state.to_owned(),
+        reason: status.state.reason().map(str::to_owned),
+        generation: status.generation,
+        digest: status.digest.to_string(),
+        lag: lag(status),
+        in_flight: status.in_flight as u64,
+        breaker: "closed".to_owned(),
+        partitions: partitions.collect(),
+    }
+}

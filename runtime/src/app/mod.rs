@@ -1,0 +1,403 @@
+//! The composition root: it alone sees every layer.
+//!
+//! ```text
+//! configuration ─▶ broker ─▶ topics ─▶ plugins (compiled, tried) ─▶ consumers ─▶ until a signal
+//!                     └─▶ admin (metrics, health, topics) ───────────────────┘   or idle ─▶ drain
+//!
+//! control plane: this runtime (admin, compile, watch)     data plane: a runtime of its own (consumers)
+//! ```
+
+mod deploy;
+mod health;
+mod idle;
+mod topics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::deploy::Running;
+use self::health::RuntimeHealth;
+use crate::admin::{self, State};
+use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::kafka::KafkaBroker;
+use crate::broker::remote::store_id;
+use crate::broker::{Broker, BrokerError};
+use crate::clock;
+use crate::config::{self, Config};
+use crate::metrics::{Metrics, Outcome, Probe};
+use crate::plugin::{Host, PluginHooks};
+
+/// How often the progress of a run is shown.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// End when everything is processed. The value is how long one who waits (a stopped consumer, a
+    /// halted partition) is given.
+    pub until_idle: Option<Duration>,
+    /// Fail when an event was dead-lettered.
+    pub fail_on_dead_letter: bool,
+    /// Where to put the state of the run a few times a second, for whoever shows it.
+    pub progress: Option<watch::Sender<RunProgress>>,
+}
+
+/// The state of a run, all consumers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunProgress {
+    pub consumed: u64,
+    pub settled: u64,
+    pub produced: u64,
+    pub dead_letters: u64,
+    /// Events that wait in the topics.
+    pub lag: u64,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunSummary {
+    pub duration: Duration,
+    /// In the order of the configuration.
+    pub consumers: Vec<ConsumerSummary>,
+    /// Why the run counts as failed; `None` where it did what it was asked to.
+    pub failure: Option<String>,
+    /// Whether it ended by SIGINT.
+    pub interrupted: bool,
+}
+
+/// What one consumer did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsumerSummary {
+    pub name: String,
+    pub consumed: u64,
+    /// Events by outcome: `ok`, `filtered`, `dropped`, `dead_lettered`, `abandoned`.
+    pub settled: Vec<(String, u64)>,
+    /// Derived events by output.
+    pub produced: Vec<(String, u64)>,
+}
+
+/// Why the runtime did not start, where the exit code depends on it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFailure {
+    /// The configuration or a plugin is at fault.
+    #[error("{0}")]
+    Configuration(String),
+    /// The machine is: a port, a file, memory.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// Why a run ended.
+enum Ended {
+    Signal { interrupted: bool },
+    Idle,
+    /// `--until-idle` waited in vain.
+    Stuck(String),
+    Failed(anyhow::Error),
+}
+
+/// Opens the broker of a configuration; may block on a disk.
+///
+/// # Errors
+/// The store cannot be opened, or a property of the client is refused.
+pub fn open_broker(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
+    Ok(match &config.broker {
+        config::Broker::Embedded(embedded) => EmbeddedBroker::open(embedded, &config.topics)?,
+        config::Broker::Kafka(kafka) => {
+            KafkaBroker::connect(kafka, config.runtime.instance.as_deref())?
+        }
+    })
+}
+
+/// Runs until stopped, or until everything is processed.
+///
+/// # Errors
+/// What keeps the runtime from starting, or ended it.
+pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSummary> {
+    let begun = Instant::now();
+    let mut signals = Signals::listen()?;
+    let metrics = Arc::new(Metrics::new());
+    let hooks = PluginHooks::for_metrics(&metrics);
+    let host = Host::new(&config.runtime, hooks)?;
+    let listeners = Listeners::bind(&config.admin).await?;
+    let broker = open(&config).await?;
+    let health = Arc::new(RuntimeHealth::new(broker.clone(), config.admin.stuck_after));
+    let state = admin_state(&config, &broker, &health, &metrics, &host);
+    let stop_admin = CancellationToken::new();
+    let serving = listeners.serve(state, &config, &stop_admin);
+
+    let data_plane = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("millstream-data")
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the data plane")?;
+
+    let started = tokio::select! {
+        started = start(&config, &broker, &host, &metrics, &health, &data_plane) => started,
+        interrupted = signals.next() => Ok(Err(interrupted)),
+    };
+    let result = match started {
+        Ok(Ok(mut running)) => {
+            metrics.reloaded(true, clock::now_ms());
+            tracing::info!(consumers = running.len(), admin = %config.admin.listen, "running");
+            let ended = wait(&config, &options, &broker, &metrics, &health, &mut running, &mut signals).await;
+            health.drain();
+            let left = drain(&config, running, &mut signals).await;
+            Ok((ended, left))
+        }
+        Ok(Err(interrupted)) => Ok((Ended::Signal { interrupted }, Ok(()))),
+        Err(error) => Err(error),
+    };
+    close(&broker, &data_plane_closed(data_plane), config.runtime.shutdown_timeout).await;
+    stop_admin.cancel();
+    // The server finishes the requests that run, bounded by itself.
+    let _ = serving.await;
+    let (ended, left) = result?;
+    left?;
+    summarize(&config, &options, &metrics, ended, begun.elapsed())
+}
+
+/// Everything between an open broker and consumers at work. The inner error is a signal that came
+/// first.
+async fn start(
+    config: &Config,
+    broker: &Arc<dyn Broker>,
+    host: &Arc<Host>,
+    metrics: &Arc<Metrics>,
+    health: &Arc<RuntimeHealth>,
+    data_plane: &tokio::runtime::Runtime,
+) -> anyhow::Result<Result<Running, bool>> {
+    let mut loaded = Vec::new();
+    for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
+        loaded.push(deploy::load(host, consumer, metrics).await?);
+    }
+    topics::prepare(config, broker).await?;
+    let mut running = Running::new();
+    for loaded in loaded {
+        running.start(loaded, broker, metrics, health, data_plane.handle())?;
+    }
+    health.started();
+    Ok(Ok(running))
+}
+
+async fn open(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
+    let config = config.clone();
+    let opening = tokio::task::spawn_blocking(move || open_broker(&config));
+    Ok(opening.await.context("opening the broker panicked")??)
+}
+
+fn admin_state(
+    config: &Config,
+    broker: &Arc<dyn Broker>,
+    health: &Arc<RuntimeHealth>,
+    metrics: &Arc<Metrics>,
+    host: &Arc<Host>,
+) -> Arc<State> {
+    let (metrics, host, up) = (metrics.clone(), host.clone(), broker.clone());
+    let scrape = move || {
+        let probe = Probe {
+            broker_up: up.up(),
+            store: up.store_size(),
+        };
+        metrics.render(probe, host.gather())
+    };
+    Arc::new(State::new(
+        Arc::new(scrape),
+        broker.topics(),
+        health.clone(),
+        config.topics.clone(),
+        store_id(&config.broker),
+    ))
+}
+
+/// The sockets of the control plane, bound before anything else starts.
+struct Listeners {
+    admin: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(admin: &config::Admin) -> anyhow::Result<Self> {
+        let bind = async |address: std::net::SocketAddr, key: &str| {
+            TcpListener::bind(address).await.map_err(|error| {
+                StartFailure::Host(format!(
+                    "cannot listen on {address} ({key}): {error}; stop what holds the port, or name another one"
+                ))
+            })
+        };
+        Ok(Self {
+            admin: bind(admin.listen, "[admin] listen").await?,
+            metrics: match admin.metrics_listen {
+                Some(address) => Some(bind(address, "[metrics] listen").await?),
+                None => None,
+            },
+        })
+    }
+
+    fn serve(
+        self,
+        state: Arc<State>,
+        config: &Config,
+        stop: &CancellationToken,
+    ) -> tokio::task::JoinHandle<()> {
+        let (admin, stop) = (config.admin.clone(), stop.clone());
+        tokio::spawn(async move {
+            let metrics = async {
+                if let Some(listener) = self.metrics {
+                    admin::serve_metrics(listener, state.clone(), stop.clone()).await;
+                }
+            };
+            tokio::join!(admin::serve(self.admin, state.clone(), &admin, stop.clone()), metrics);
+        })
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one; true for SIGINT.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
+        }
+    }
+}
+
+/// Works until a signal comes, a consumer fails, or everything is processed.
+async fn wait(
+    config: &Config,
+    options: &RunOptions,
+    broker: &Arc<dyn Broker>,
+    metrics: &Arc<Metrics>,
+    health: &Arc<RuntimeHealth>,
+    running: &mut Running,
+    signals: &mut Signals,
+) -> Ended {
+    let idle = async {
+        match options.until_idle {
+            Some(patience) => idle::wait(config, broker, health, patience).await,
+            None => std::future::pending().await,
+        }
+    };
+    let progress = async {
+        let mut ticks = tokio::time::interval(PROGRESS);
+        while let Some(sender) = &options.progress {
+            ticks.tick().await;
+            // Nobody may be looking any more.
+            let _ = sender.send(progress(config, metrics, health));
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        interrupted = signals.next() => Ended::Signal { interrupted },
+        error = running.failed() => Ended::Failed(error),
+        result = idle => match result {
+            Ok(()) => Ended::Idle,
+            Err(reason) => Ended::Stuck(reason),
+        },
+        () = progress => Ended::Idle,
+    }
+}
+
+/// Ends the consumers in order; a second signal or the time-out ends them at once.
+async fn drain(config: &Config, running: Running, signals: &mut Signals) -> anyhow::Result<()> {
+    let deadline = Instant::now() + config.runtime.shutdown_timeout;
+    tracing::info!("draining");
+    tokio::select! {
+        result = running.drain(deadline) => result,
+        _ = signals.next() => {
+            tracing::warn!("a second signal: what is in flight is abandoned and comes again");
+            Ok(())
+        }
+    }
+}
+
+fn data_plane_closed(data_plane: tokio::runtime::Runtime) {
+    // Calls that outlive the drain are cut off: waiting for them could take for ever.
+    data_plane.shutdown_background();
+}
+
+async fn close(broker: &Arc<dyn Broker>, (): &(), patience: Duration) {
+    if tokio::time::timeout(patience, broker.close()).await.is_err() {
+        tracing::warn!("the broker's client did not close in time; it is left behind");
+    }
+}
+
+fn progress(config: &Config, metrics: &Metrics, health: &RuntimeHealth) -> RunProgress {
+    let mut progress = RunProgress::default();
+    for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
+        let ledger = metrics.ledger(&consumer.name);
+        let ledger = ledger.lock();
+        progress.consumed += ledger.consumed.values().map(|volume| volume.events).sum::<u64>();
+        progress.settled += OUTCOMES.iter().map(|(outcome, _)| ledger.settled_as(*outcome)).sum::<u64>();
+        progress.produced += ledger.produced.values().map(|volume| volume.events).sum::<u64>();
+        progress.dead_letters += ledger.dead_letters();
+    }
+    progress.lag = health.lag();
+    progress
+}
+
+const OUTCOMES: [(Outcome, &str); 5] = [
+    (Outcome::Ok, "ok"),
+    (Outcome::Filtered, "filtered"),
+    (Outcome::Dropped, "dropped"),
+    (Outcome::DeadLettered, "dead_lettered"),
+    (Outcome::Abandoned, "abandoned"),
+];
+
+fn summarize(
+    config: &Config,
+    options: &RunOptions,
+    metrics: &Metrics,
+    ended: Ended,
+    duration: Duration,
+) -> anyhow::Result<RunSummary> {
+    let mut summary = RunSummary {
+        duration,
+        ..RunSummary::default()
+    };
+    let mut dead_letters = 0;
+    for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
+        let ledger = metrics.ledger(&consumer.name);
+        let ledger = ledger.lock();
+        dead_letters += ledger.dead_letters();
+        let settled = OUTCOMES.iter().map(|(outcome, name)| ((*name).to_owned(), ledger.settled_as(*outcome)));
+        let produced = ledger.produced.iter().map(|(name, volume)| (name.to_string(), volume.events));
+        summary.consumers.push(ConsumerSummary {
+            name: consumer.name.to_string(),
+            consumed: ledger.consumed.values().map(|volume| volume.events).sum(),
+            settled: settled.collect(),
+            produced: produced.collect(),
+        });
+    }
+    match ended {
+        Ended::Failed(error) => return Err(error),
+        Ended::Stuck(reason) => summary.failure = Some(reason),
+        Ended::Signal { interrupted } => summary.interrupted = interrupted,
+        Ended::Idle => {}
+    }
+    if options.fail_on_dead_letter && dead_letters > 0 && summary.failure.is_none() {
+        summary.failure = Some(format!("{dead_letters} events went to the dead letters"));
+    }
+    Ok(summary)
+}
