@@ -11,6 +11,10 @@
 //! commit names those that are settled. An adapter for a broker that acknowledges deliveries one by
 //! one numbers them itself and acknowledges what a commit newly covers.
 
+pub mod embedded;
+pub mod names;
+pub mod partitioner;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
