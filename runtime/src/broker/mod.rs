@@ -11,8 +11,11 @@
 //! commit names those that are settled. An adapter for a broker that acknowledges deliveries one by
 //! one numbers them itself and acknowledges what a commit newly covers.
 
+pub mod embedded;
 #[cfg(test)]
 pub mod memory;
+pub mod names;
+pub mod partitioner;
 pub mod remote;
 pub mod seek;
 
@@ -39,6 +42,12 @@ pub trait Broker: Send + Sync {
 
     /// Whether the broker answered lately; no I/O.
     fn up(&self) -> bool;
+
+    /// Bytes that the broker holds on this machine's disk, and bytes free beside them; `None` where
+    /// the events lie elsewhere. No I/O.
+    fn store_size(&self) -> Option<(u64, u64)> {
+        None
+    }
 
     /// Writes what is left, closes every client and file. Sessions were closed before.
     fn close(&self) -> BoxFuture<'_, ()>;
