@@ -15,7 +15,7 @@ mod resolved;
 pub mod secret;
 mod section;
 mod source;
-mod units;
+pub mod units;
 mod written;
 
 use std::collections::BTreeSet;
