@@ -1,6 +1,6 @@
 //! Logs: structured lines on stderr, as text or JSON.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::OnceLock;
 
 use indicatif::MultiProgress;
@@ -61,7 +61,7 @@ struct AboveLive;
 
 impl io::Write for AboveLive {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let write = || io::stderr().write_all(line);
+        let write = || io::Write::write_all(&mut io::stderr(), line);
         match LIVE.get() {
             Some(live) => live.suspend(write)?,
             None => write()?,
@@ -70,7 +70,7 @@ impl io::Write for AboveLive {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        io::Write::flush(&mut io::stderr())
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{Context, Failure};
+use super::{Context, Failure, OutputFormat};
 use crate::broker::remote::{Remote, store_id};
 use crate::broker::{Broker, BrokerError, Topics};
 use crate::config::{self, Config};
@@ -37,7 +37,14 @@ impl Connection {
 /// # Errors
 /// [`Failure::Configuration`] with all that is wrong.
 pub fn load(context: &Context) -> anyhow::Result<Config> {
-    load_with(context, &|name| std::env::var(name).ok())
+    let environment = |name: &str| std::env::var(name).ok();
+    config::load(&context.config, &environment).map_err(|problems| {
+        let text = match context.output {
+            OutputFormat::Text => problems.render(super::colors_wanted_on_stderr()),
+            OutputFormat::Json => problems.to_json().to_string(),
+        };
+        Failure::Configuration(text).into()
+    })
 }
 
 /// The running runtime of this configuration, if one answers and has this broker's data.
@@ -105,14 +112,6 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listen.port())
-}
-
-fn load_with(
-    context: &Context,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> anyhow::Result<Config> {
-    let _ = environment;
-    Err(Failure::Configuration(format!("cannot read {}", context.config.display())).into())
 }
 
 /// Opens the broker in this process, on a thread that may block.

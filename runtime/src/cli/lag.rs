@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::table::Table;
 use super::{Context, OutputFormat, connect, terminal};
 use crate::admin::ConsumerReport;
-use crate::broker::{PartitionInfo, TopicInfo, Topics};
+use crate::broker::{PartitionInfo, Topics};
 use crate::config::{Config, Consumer, Start, TopicPattern};
 use crate::decide::offsets::Progress;
 use crate::event::TopicPartition;
@@ -51,7 +51,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             anyhow::bail!("there is no consumer {name} in {}", config.file.display());
         }
     }
-    let reports = match connect::running(&config).await? {
+    let reports: Option<Vec<ConsumerReport>> = match connect::running(&config).await? {
         Some(remote) => Some(remote.get("/api/v1/consumers".to_owned()).await?),
         None => None,
     };

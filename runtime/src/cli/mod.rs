@@ -148,6 +148,10 @@ fn colors_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+fn colors_wanted_on_stderr() -> bool {
+    std::io::stderr().is_terminal() && colors_wanted()
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

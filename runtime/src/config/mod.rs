@@ -20,7 +20,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod time;
-mod units;
+pub mod units;
 mod written;
 
 use std::collections::BTreeSet;
