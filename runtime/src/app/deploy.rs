@@ -20,12 +20,24 @@ use crate::consumer::runner::{Parts, Runner};
 use crate::consumer::status;
 use crate::decide::admission::Budget;
 use crate::metrics::Metrics;
-use crate::plugin::{Host, Instance, StartError};
+use crate::plugin::{Host, Instance, PluginHooks, StartError};
 
 /// A consumer whose plugin is ready.
 pub struct Loaded {
     generation: Arc<Generation>,
     first_instance: Option<Box<dyn Instance>>,
+}
+
+/// Where the plugin host counts.
+pub fn hooks(metrics: &Arc<Metrics>) -> PluginHooks {
+    let (cache, entries) = (metrics.clone(), metrics.clone());
+    PluginHooks {
+        compile_cache: Arc::new(move |result| cache.cache_answered(result.as_str())),
+        log_entries_dropped: Arc::new(move |consumer, dropped| {
+            entries.ledger(&consumer.into()).lock().log_entries_dropped += dropped;
+        }),
+        custom_metrics: Arc::default(),
+    }
 }
 
 /// Loads a consumer's plugin and starts an instance of it, so that a plugin that cannot start is

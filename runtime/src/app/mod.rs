@@ -26,13 +26,13 @@ use self::deploy::Running;
 use self::health::RuntimeHealth;
 use crate::admin::{self, State};
 use crate::broker::embedded::EmbeddedBroker;
-use crate::broker::kafka::KafkaBroker;
+//KAFKA use crate::broker::kafka::KafkaBroker;
 use crate::broker::remote::store_id;
 use crate::broker::{Broker, BrokerError};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::metrics::{Metrics, Outcome, Probe};
-use crate::plugin::{Host, PluginHooks};
+use crate::plugin::Host;
 
 /// How often the progress of a run is shown.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -110,9 +110,7 @@ enum Ended {
 pub fn open_broker(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
     Ok(match &config.broker {
         config::Broker::Embedded(embedded) => EmbeddedBroker::open(embedded, &config.topics)?,
-        config::Broker::Kafka(kafka) => {
-            KafkaBroker::connect(kafka, config.runtime.instance.as_deref())?
-        }
+        config::Broker::Kafka(_) => todo!(),
     })
 }
 
@@ -124,7 +122,7 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
     let begun = Instant::now();
     let mut signals = Signals::listen()?;
     let metrics = Arc::new(Metrics::new());
-    let hooks = PluginHooks::for_metrics(&metrics);
+    let hooks = deploy::hooks(&metrics);
     let host = Host::new(&config.runtime, hooks)?;
     let listeners = Listeners::bind(&config.admin).await?;
     let broker = open(&config).await?;
@@ -206,7 +204,7 @@ fn admin_state(
             broker_up: up.up(),
             store: up.store_size(),
         };
-        metrics.render(probe, host.gather())
+        metrics.render(probe, host.hooks().custom_metrics.gather())
     };
     Arc::new(State::new(
         Arc::new(scrape),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::{Context, Failure, OutputFormat};
+use crate::app;
 use crate::broker::remote::{Remote, store_id};
 use crate::broker::{Broker, BrokerError, Topics};
 use crate::config::{self, Config};
@@ -117,17 +118,10 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 /// Opens the broker in this process, on a thread that may block.
 async fn open(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
     let config = config.clone();
-    let opening = tokio::task::spawn_blocking(move || open_blocking(&config));
+    let opening = tokio::task::spawn_blocking(move || app::open_broker(&config));
     opening
         .await
         .unwrap_or_else(|error| Err(BrokerError::Store(format!("opening it failed: {error}"))))
-}
-
-fn open_blocking(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
-    match &config.broker {
-        config::Broker::Embedded(_) => Err(BrokerError::Unreachable("embedded".to_owned())),
-        config::Broker::Kafka(_) => Err(BrokerError::Unreachable("kafka".to_owned())),
-    }
 }
 
 #[cfg(test)]

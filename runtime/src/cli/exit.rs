@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::app::StartFailure;
 use crate::broker::BrokerError;
 
 /// The command line was wrong.
@@ -45,6 +46,12 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
                 Failure::Internal(_) => INTERNAL,
                 Failure::Configuration(_) => CONFIGURATION,
                 Failure::OutputClosed => 0,
+            };
+        }
+        if let Some(failure) = cause.downcast_ref::<StartFailure>() {
+            return match failure {
+                StartFailure::Configuration(_) => CONFIGURATION,
+                StartFailure::Host(_) => FAILED,
             };
         }
         if let Some(error) = cause.downcast_ref::<BrokerError>() {

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use super::{Context, OutputFormat};
 use crate::config::{self, Broker, Config, Consumer, Environment, Loaded, Problem, Problems};
+use crate::plugin::inspect;
 
 /// The exit code of a configuration with errors.
 const INVALID: u8 = 78;
@@ -38,7 +39,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let file = args.file.unwrap_or_else(|| context.config.clone());
     let checked = file.clone();
     let result = tokio::task::spawn_blocking(move || {
-        validate(&checked, &|name| std::env::var(name).ok(), &|_| Ok(()))
+        validate(&checked, &|name| std::env::var(name).ok(), &check_component)
     })
     .await
     .context("the checks did not come to an end")?;
@@ -47,6 +48,25 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(INVALID),
     })
+}
+
+/// Whether a consumer's component can run here; it is read, not run.
+fn check_component(consumer: &Consumer) -> Result<(), ComponentProblem> {
+    let plugin = &consumer.plugin;
+    let inspection = inspect::inspect(&plugin.path).map_err(|error| ComponentProblem {
+        message: error.to_string(),
+        cause: None,
+        hint: Some(error.remedy()),
+    })?;
+    let wanted = plugin.sha256.as_ref().map(|digits| format!("sha256:{digits}"));
+    match wanted {
+        Some(wanted) if wanted != inspection.digest => Err(ComponentProblem {
+            message: "the file is another one than `sha256` says".to_owned(),
+            cause: Some(format!("its digest is {}, and {wanted} is expected", inspection.digest)),
+            hint: Some("put the right file there, or name its digest".to_owned()),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Checks a configuration, and each enabled consumer's component by `component_check`.

@@ -30,11 +30,6 @@ impl Instances {
         self.at_work < self.most
     }
 
-    /// How many calls are under way.
-    pub fn at_work(&self) -> usize {
-        self.at_work
-    }
-
     /// How many instances there are.
     pub fn count(&self) -> usize {
         self.idle.len() + self.at_work

@@ -140,8 +140,8 @@ impl Lane {
         self.queue.push_back(run);
     }
 
-    /// Whether nothing waits and no call is under way.
-    pub fn is_idle(&self) -> bool {
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
         !self.busy
             && self.holds.is_empty()
             && self.returned.is_empty()

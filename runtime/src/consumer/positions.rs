@@ -182,11 +182,6 @@ impl Positions {
         Committed { result, took }
     }
 
-    /// Whether a commit is under way.
-    pub fn is_committing(&self) -> bool {
-        self.committing.is_some()
-    }
-
     /// Commits until everything settled is committed, or `deadline` has passed; false then.
     pub async fn commit_all(&mut self, deadline: Instant) -> bool {
         let all = async {

@@ -33,8 +33,6 @@ pub use engine::Host;
 pub use error::LoadError;
 pub use hooks::{CacheResult, PluginHooks};
 
-pub mod inspect;
-
 use std::sync::Arc;
 use std::time::Duration;
 
