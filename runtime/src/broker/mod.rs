@@ -166,7 +166,8 @@ pub struct Commit {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
     /// Nothing is known of some or all records; writing them again, in order, is the remedy.
-    /// Publications made after this one have failed too.
+    /// Publications made after this one, until its caller hears of it, fail too: none overtakes
+    /// what is written again.
     #[error("the broker did not take the records: {0}; they are written again")]
     Passing(String),
     /// The broker will never take this record: its source event is at fault.

@@ -3,7 +3,7 @@
 //! At least once: an offset is settled here only after everything that follows from its event is
 //! acknowledged, so a committed position never claims an unsettled event (I4).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ struct Tracked {
 pub struct Positions {
     sink: Arc<dyn Sink>,
     cadence: CommitCadence,
-    tracked: HashMap<TopicPartition, Tracked>,
+    tracked: BTreeMap<TopicPartition, Tracked>,
     committing: Option<Committing>,
     /// Events settled since the last commit began.
     uncommitted: usize,
@@ -54,7 +54,7 @@ impl Positions {
         Self {
             sink,
             cadence,
-            tracked: HashMap::new(),
+            tracked: BTreeMap::new(),
             committing: None,
             uncommitted: 0,
             commit_at: None,

@@ -10,7 +10,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::instances::Instances;
 use super::partition::Partition;
 use super::positions::Positions;
 use super::status::{PartitionStatus, SharedStatus, State};
+use super::work::Work;
 use super::writer::Writer;
 use crate::broker::{Control, Session, Source};
 use crate::config;
@@ -63,8 +64,8 @@ pub struct Runner {
     pub(super) budget: Budget,
     pub(super) instances: Instances,
     pub(super) calls: JoinSet<(LaneId, Done)>,
-    pub(super) partitions: HashMap<u64, Partition>,
-    pub(super) assignments: HashMap<TopicPartition, u64>,
+    pub(super) partitions: BTreeMap<u64, Partition>,
+    pub(super) assignments: BTreeMap<TopicPartition, u64>,
     pub(super) next_assignment: u64,
     ready: VecDeque<LaneId>,
     queued: HashSet<LaneId>,
@@ -102,8 +103,8 @@ impl Runner {
             budget: Budget::new(settings.in_flight),
             instances,
             calls: JoinSet::new(),
-            partitions: HashMap::new(),
-            assignments: HashMap::new(),
+            partitions: BTreeMap::new(),
+            assignments: BTreeMap::new(),
             next_assignment: 1,
             ready: VecDeque::new(),
             queued: HashSet::new(),
@@ -179,11 +180,13 @@ impl Runner {
             let Some(lane) = partition.lane(id.slot) else {
                 continue;
             };
-            if !lane.ready(now) {
-                continue;
-            }
-            let work = lane.take(now, settings.batch);
+            let work = match lane.ready(now) {
+                true => lane.take(now, settings.batch),
+                false => Work::default(),
+            };
             if work.is_empty() {
+                // Everything that waits is held: its time must be noted, or the lane sleeps on.
+                self.consider(id, now);
                 continue;
             }
             lane.busy = true;
@@ -264,7 +267,7 @@ impl Runner {
             }
         }
         let now_ms = crate::clock::now_ms();
-        let positions: HashMap<TopicPartition, u64> = self
+        let positions: BTreeMap<TopicPartition, u64> = self
             .positions
             .all()
             .map(|(name, at)| (name.clone(), at))
@@ -272,7 +275,7 @@ impl Runner {
         let mut ledger = self.ledger.lock();
         ledger.lag.clear();
         ledger.lag_seconds.clear();
-        let mut shown = std::collections::BTreeMap::new();
+        let mut shown = BTreeMap::new();
         for partition in self.partitions.values_mut() {
             let position = positions.get(&partition.name).copied().unwrap_or(0);
             if let Some(end) = partition.end {
