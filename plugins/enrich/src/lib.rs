@@ -229,4 +229,17 @@ mod tests {
                 .any(|answer| answer.to("alerts").count() == 1)
         );
     }
+
+    /// The README's example, so that it never shows what the plugin does not do.
+    #[test]
+    fn the_readme_shows_what_comes_out() {
+        let mut blocks = include_str!("../README.md")
+            .split("```json\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("\n```").next());
+        let (input, expected) = (blocks.next().unwrap(), blocks.next().unwrap());
+        let run = harness().run([TestEvent::text(input)]);
+        let written: Vec<_> = run.outputs().map(|derived| derived.text()).collect();
+        assert_eq!(written, expected.lines().collect::<Vec<_>>());
+    }
 }
