@@ -190,6 +190,8 @@ impl Problems {
         let handler = GraphicalReportHandler::new_themed(theme)
             .with_width(100)
             .with_links(false)
+            // A place that is cut in two could not be followed.
+            .with_wrap_lines(false)
             .with_context_lines(1)
             .without_primary_span_start()
             .without_syntax_highlighting();
@@ -294,10 +296,6 @@ impl std::error::Error for Report<'_> {
 }
 
 impl Diagnostic for Report<'_> {
-    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.problem.code))
-    }
-
     fn severity(&self) -> Option<miette::Severity> {
         Some(match self.problem.severity {
             Severity::Error => miette::Severity::Error,

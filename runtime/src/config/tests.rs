@@ -23,7 +23,10 @@ fn files(folder: &str) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
         .collect();
     files.sort();
     files
@@ -37,7 +40,10 @@ fn bad_configurations_read_well() {
     for file in files {
         let (loaded, _) = examine(&file, &environment);
         assert!(!loaded.warnings.is_empty(), "{}", file.display());
-        let shown = loaded.warnings.render(false).replace(&format!("{BAD}/"), "");
+        let shown = loaded
+            .warnings
+            .render(false)
+            .replace(&format!("{BAD}/"), "");
         let json = loaded.warnings.to_json().to_string();
         for text in [&shown, &json] {
             assert!(!text.contains("hunter2"), "{}: {text}", file.display());
@@ -93,7 +99,10 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(consumer["delivery"], "at-least-once");
     assert_eq!(consumer["ordering"], "partition");
     assert_eq!(consumer["concurrency"], cores);
-    assert_eq!(consumer["plugin"]["path"], folder.path().join("p.wasm").to_str().unwrap());
+    assert_eq!(
+        consumer["plugin"]["path"],
+        folder.path().join("p.wasm").to_str().unwrap()
+    );
     assert_eq!(config.consumers[0].start, None);
     assert_eq!(config.consumers[0].filter, filter::Filter::default());
     assert_eq!(&*config.consumers[0].config, "{}");
@@ -137,7 +146,8 @@ fn included_files_bring_their_consumers_and_their_folder() {
     let folder = folder.path().join("c");
     std::fs::create_dir(&folder).unwrap();
     for name in ["z", "b"] {
-        let text = format!("[consumer]\nname = \"{name}\"\nplugin = \"q.wasm\"\ntopics = [\"t\"]\n");
+        let text =
+            format!("[consumer]\nname = \"{name}\"\nplugin = \"q.wasm\"\ntopics = [\"t\"]\n");
         std::fs::write(folder.join(format!("{name}.toml")), text).unwrap();
     }
     std::fs::write(folder.join("q.wasm"), b"").unwrap();
@@ -167,7 +177,12 @@ fn no_secret_is_shown() {
     let toml = show::resolved_toml(&config).unwrap();
     assert!(toml.contains("k:9092"), "{toml}");
     let mut outputs = vec![toml, format!("{:?}", (&config.broker, &config.admin))];
-    outputs.extend(super::files(&file, &environment).unwrap().into_iter().map(|(_, text)| text));
+    outputs.extend(
+        super::files(&file, &environment)
+            .unwrap()
+            .into_iter()
+            .map(|(_, text)| text),
+    );
     for output in outputs {
         assert!(!output.contains("hunter2"), "{output}");
         assert!(output.contains("***"), "{output}");
@@ -184,6 +199,29 @@ fn every_example_is_valid() {
             .unwrap_or_else(|problems| panic!("{problems}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
         assert!(!loaded.config.consumers.is_empty());
+    }
+}
+
+/// What the guide shows works as it stands.
+#[test]
+fn every_snippet_of_the_guide_is_valid() {
+    let guide = std::fs::read_to_string("../config/README.md").unwrap();
+    let snippets: Vec<_> = guide.split("```toml\n").skip(1).collect();
+    assert!(snippets.len() >= 5);
+    for snippet in snippets {
+        let (folder, file) = write(snippet.split("```").next().unwrap());
+        for name in ["consumers", "plugins", "secrets"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for name in ["plugins/enrich.wasm", "plugins/alerts.wasm"] {
+            std::fs::write(folder.path().join(name), b"").unwrap();
+        }
+        std::fs::write(folder.path().join("secrets/kafka"), b"secret\n").unwrap();
+        let included = MINIMAL.replace("[[consumer]]", "[consumer]");
+        std::fs::write(folder.path().join("consumers/a.toml"), included).unwrap();
+        std::fs::write(folder.path().join("consumers/p.wasm"), b"").unwrap();
+        let token = |name: &str| (name == "ADMIN_TOKEN").then(|| "secret".to_owned());
+        load(&file, &token).unwrap_or_else(|problems| panic!("{problems}\n{snippet}"));
     }
 }
 
@@ -215,14 +253,26 @@ fn the_full_example_shows_the_defaults() {
     let minimal = load(&file, &environment).unwrap();
     let (full, minimal) = (show::resolved(&full.config), show::resolved(&minimal));
     let (full_consumer, minimal_consumer) = (&full["consumer"][0], &minimal["consumer"][0]);
-    for key in ["batch", "in_flight", "commit", "limits", "retry", "on_lost_position"] {
+    for key in [
+        "batch",
+        "in_flight",
+        "commit",
+        "limits",
+        "retry",
+        "on_lost_position",
+    ] {
         assert_eq!(full_consumer[key], minimal_consumer[key], "{key}");
     }
     for key in ["delivery", "ordering", "enabled"] {
         assert_eq!(full_consumer[key], minimal_consumer[key], "{key}");
     }
     assert_eq!(full["admin"], minimal["admin"]);
-    for key in ["shutdown_timeout", "max_instances", "max_plugin_memory", "plugin_memory"] {
+    for key in [
+        "shutdown_timeout",
+        "max_instances",
+        "max_plugin_memory",
+        "plugin_memory",
+    ] {
         assert_eq!(full["runtime"][key], minimal["runtime"][key], "{key}");
     }
     for key in ["durability", "min_free_disk", "kind"] {
@@ -255,7 +305,12 @@ fn keys_of_schema() -> BTreeSet<String> {
             walk(root, &schema["items"], path, keys);
         }
         if schema["additionalProperties"].is_object() {
-            walk(root, &schema["additionalProperties"], &format!("{path}.NAME"), keys);
+            walk(
+                root,
+                &schema["additionalProperties"],
+                &format!("{path}.NAME"),
+                keys,
+            );
         }
         for (key, value) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{key}");
@@ -290,7 +345,9 @@ fn the_schema_has_no_null_and_describes_every_section() {
     let schema = schema::schema();
     let text = schema.to_string();
     assert!(!text.contains("\"null\""), "{text}");
-    for name in ["Runtime", "Broker", "Topic", "Admin", "Consumer", "Limits", "Retry"] {
+    for name in [
+        "Runtime", "Broker", "Topic", "Admin", "Consumer", "Limits", "Retry",
+    ] {
         let definition = &schema["$defs"][name];
         assert!(definition["description"].is_string(), "{name}");
         assert_eq!(definition["additionalProperties"], false, "{name}");

@@ -25,7 +25,7 @@ pub struct Draft {
 
 /// Checks one consumer by itself.
 pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Runtime) -> Draft {
-    let mut section = Section::new(checks, table, place, "consumer", "");
+    let mut section = Section::new(checks, table, place, String::new(), "consumer".to_owned());
     let name = name(&mut section);
     let group = group(&mut section, &name);
     let enabled = section.boolean("enabled").unwrap_or(true);

@@ -57,8 +57,13 @@ fn output(checks: &Checks<'_>, entry: &Entry, shown: &str) -> Option<(Output, Pl
             (Some(&*text.value), None, node.place.clone())
         }
         Value::Table(table) => {
-            let mut section =
-                Section::new(checks, table, &entry.key_place, "consumer.outputs", "NAME");
+            let mut section = Section::new(
+                checks,
+                table,
+                &entry.key_place,
+                format!("outputs.{}", entry.key),
+                "consumer.outputs.NAME".to_owned(),
+            );
             let topic = section.text("topic");
             let partitions = section.integer("partitions", 1..=10_000);
             section.reserve(&[("broker", "second broker"), ("schema", "schemas")]);
