@@ -10,6 +10,10 @@ use miette::{
 
 use super::source::Sources;
 
+/// More problems than anybody reads come from a file that is no configuration; drawing a snippet
+/// for each would take minutes.
+const MAX_SHOWN: usize = 500;
+
 /// Bytes of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -128,6 +132,15 @@ impl Problems {
                 .as_ref()
                 .map_or((0, 0), |place| (place.file, place.span.start))
         });
+        if items.len() > MAX_SHOWN {
+            let rest = items.split_off(MAX_SHOWN);
+            let errors = rest.iter().filter(|problem| problem.is_error()).count();
+            let message = format!("{} more problems are not shown", rest.len());
+            items.push(match errors {
+                0 => Problem::warning("more", message),
+                _ => Problem::error("more", message),
+            });
+        }
         Self { sources, items }
     }
 

@@ -1,47 +1,13 @@
 //! Reads the keys of a table one by one, reports what is wrong, and at the end what is unknown.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::environment::Environment;
+use super::checks::Checks;
 use super::problem::{Place, Problem};
-use super::source::Sources;
 use super::units;
 use super::written::{Entry, Node, Table, Text, Value};
-
-/// What all checks share.
-pub struct Checks<'a> {
-    pub sources: &'a Sources,
-    pub environment: &'a Environment<'a>,
-    problems: RefCell<Vec<Problem>>,
-    /// Every key that was asked for, with its path.
-    asked: RefCell<BTreeSet<String>>,
-}
-
-impl<'a> Checks<'a> {
-    /// Nothing checked yet.
-    pub fn new(sources: &'a Sources, environment: &'a Environment<'a>) -> Self {
-        Self {
-            sources,
-            environment,
-            problems: RefCell::default(),
-            asked: RefCell::default(),
-        }
-    }
-
-    /// Reports a problem.
-    pub fn report(&self, problem: Problem) {
-        self.problems.borrow_mut().push(problem);
-    }
-
-    /// All that was reported.
-    pub fn finish(self) -> (Vec<Problem>, BTreeSet<String>) {
-        (self.problems.into_inner(), self.asked.into_inner())
-    }
-}
 
 /// A table whose keys are known.
 pub struct Section<'a> {
@@ -102,10 +68,7 @@ impl<'a> Section<'a> {
     /// The entry of a key, which is known from then on.
     pub fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
         self.known.push(key);
-        self.checks
-            .asked
-            .borrow_mut()
-            .insert(join(&self.full_path, key));
+        self.checks.note(join(&self.full_path, key));
         self.table.get(key)
     }
 

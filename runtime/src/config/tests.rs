@@ -89,6 +89,35 @@ fn a_missing_file_says_how_to_name_one() {
 }
 
 #[test]
+fn a_file_that_is_no_text_says_where() {
+    let (_folder, file) = write("");
+    std::fs::write(&file, b"[runtime]\ninstance = \"\xff\"\n").unwrap();
+    let problems = load(&file, &environment).unwrap_err();
+    assert!(
+        problems.to_string().contains("line 2 holds bytes"),
+        "{problems}"
+    );
+}
+
+/// A wrong file must be refused at once, not after minutes of drawing.
+#[test]
+fn a_file_full_of_mistakes_shows_the_first_ones() {
+    let text: String = (0..20_000).map(|n| format!("k{n} = 1\n")).collect();
+    let (_folder, file) = write(&text);
+    let problems = load(&file, &environment).unwrap_err();
+    let shown = problems.to_string();
+    assert!(problems.len() <= 501 && shown.contains("more problems are not shown"));
+}
+
+/// Debug output of an error ends in logs too.
+#[test]
+fn the_debug_form_of_problems_holds_no_text_of_the_file() {
+    let (_folder, file) = write("[admin]\ntoken = \"hunter2\"\n");
+    let problems = load(&file, &environment).unwrap_err();
+    assert!(!format!("{problems:?}").contains("hunter2"));
+}
+
+#[test]
 fn what_is_not_written_has_its_default() {
     let (folder, file) = write(MINIMAL);
     let config = load(&file, &environment).unwrap();
@@ -231,7 +260,6 @@ fn what_is_shown_reads_back() {
     for file in files(EXAMPLES) {
         let loaded = load_without_plugins(&file, &environment).unwrap();
         let toml = show::resolved_toml(&loaded.config).unwrap();
-        // Beside the example, so that relative paths are found again.
         let copy = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         std::fs::write(copy.path(), &toml).unwrap();
         let again = load_without_plugins(copy.path(), &environment)

@@ -27,10 +27,11 @@ mod topics;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::checks::Checks;
 use super::include::Written;
 use super::problem::{Place, Problem};
 use super::resolved::{Broker, Config};
-use super::section::{Checks, Section};
+use super::section::Section;
 use super::written::{Table, Value};
 
 /// What the checks made of the files; to be used only if they reported no error.

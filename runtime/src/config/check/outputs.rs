@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::super::checks::Checks;
 use super::super::problem::{Place, Problem};
 use super::super::resolved::{DeadLetter, Output};
-use super::super::section::{Checks, Section};
+use super::super::section::Section;
 use super::super::written::{Entry, Text, Value};
 use super::{later, names};
 
