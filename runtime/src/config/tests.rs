@@ -369,7 +369,7 @@ fn the_schema_knows_the_keys_that_are_read() {
 }
 
 #[test]
-fn the_schema_has_no_null_and_describes_every_section() {
+fn the_schema_has_no_null_and_describes_every_key() {
     let schema = schema::schema();
     let text = schema.to_string();
     assert!(!text.contains("\"null\""), "{text}");
@@ -380,6 +380,22 @@ fn the_schema_has_no_null_and_describes_every_section() {
         assert!(definition["description"].is_string(), "{name}");
         assert_eq!(definition["additionalProperties"], false, "{name}");
     }
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        for (key, value) in definition["properties"].as_object().into_iter().flatten() {
+            assert!(value["description"].is_string(), "{name}.{key}: {value}");
+        }
+    }
+    let hops = &schema["$defs"]["Limits"]["properties"]["hops"];
+    assert_eq!(
+        (&hops["maximum"], &hops["default"]),
+        (&1000.into(), &16.into())
+    );
+    assert!(
+        hops["description"]
+            .as_str()
+            .unwrap()
+            .contains("dead-lettered")
+    );
 }
 
 proptest! {
