@@ -426,4 +426,29 @@ proptest! {
         let (loaded, _) = examine(&file, &environment);
         let _ = (loaded.warnings.render(false), show::resolved_toml(&loaded.config));
     }
+
+    /// A slip anywhere else in the file, and the secret is still blanked.
+    #[test]
+    fn no_slip_shows_a_secret(
+        before in "[\\[\\]{}=\"'#a-z0-9.\n ]{0,12}",
+        after in "[\\[\\]{}=\"'#a-z0-9.\n ]{0,12}",
+        secret in prop_oneof![
+            Just("token = \"hunter2\""),
+            Just("tokn = 'hunter2'"),
+            Just("token = { env = \"a hunter2\" }"),
+            Just("token = { value = \"hunter2\" }"),
+            Just("\"sasl.password\" = \"\"\"x\nhunter2\"\"\""),
+            Just("secrets = { a = \"hunter2\", b = [\"x\", 'hunter2'] }"),
+            Just("url = \"http://x:hunter2@y/\""),
+        ],
+    ) {
+        let text = format!("[admin]\n{before}\n{secret}\n{after}\n{MINIMAL}");
+        let (_folder, file) = write(&text);
+        let (loaded, _) = examine(&file, &environment);
+        let shown = loaded.warnings.render(false) + &loaded.warnings.to_json().to_string();
+        prop_assert!(!shown.contains("hunter2"), "{}", shown);
+        if let Ok(files) = super::files(&file, &environment) {
+            prop_assert!(!files[0].1.contains("hunter2"), "{}", files[0].1);
+        }
+    }
 }
