@@ -138,9 +138,8 @@ mod tests {
         let file = folder.path().join("millstream.toml");
         let text = "# mine\n[[consumer]]\nname = \"a\"\nplugin = \"${env:P:-none.wasm}\"\ntopics = [\"t\"]\n";
         std::fs::write(&file, text).unwrap();
-        let shown = |show: fn(_, _, &Environment<'_>) -> _, output| {
-            let text: anyhow::Result<Result<String, Problems>> =
-                show(&*file, output, &no_variables);
+        let shown = |show: fn(&Path, _, &Environment<'_>) -> _, output| {
+            let text: anyhow::Result<Result<String, Problems>> = show(&file, output, &no_variables);
             text.unwrap().unwrap()
         };
         let toml = shown(resolved, OutputFormat::Text);
