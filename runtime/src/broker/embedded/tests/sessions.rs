@@ -35,7 +35,7 @@ async fn a_group_goes_on_where_it_stood_with_its_ranges() {
     told(&mut session, is_caught_up).await;
     let progress = Progress {
         next: 1,
-        above: vec![2..3],
+        above: std::iter::once(2..3).collect(),
     };
     let commit = Commit {
         partition: TopicPartition::new("t", 0),
@@ -178,6 +178,31 @@ async fn blocks_stay_within_the_fetch_budget_and_all_arrive() {
         }
     }
     assert_eq!(received, many);
+}
+
+/// With room for one block at a time, beginning with the first partition each time would leave the
+/// others unread for as long as the first has events.
+#[tokio::test]
+async fn every_partition_has_its_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = open_with(folder.path(), "t", partitions(3));
+    for partition in 0..3 {
+        for _ in 0..10 {
+            produce(&broker, "t", partition, &["x"; 100]).await;
+        }
+    }
+    let subscription = Subscription {
+        fetch_events: 100,
+        ..named("t")
+    };
+    let mut session = broker.subscribe(subscription).unwrap();
+    let mut order = Vec::new();
+    while order.len() < 9 {
+        if let SourceEvent::Block(block) = next(&mut session).await {
+            order.push(block.source().partition);
+        }
+    }
+    assert_eq!(order, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
 }
 
 #[tokio::test]
