@@ -66,7 +66,8 @@ impl Store {
         let db = Database::builder(&path)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
-            // The journal is written on the path of every acknowledgement and lives for seconds.
+            // The journal is on the path of every acknowledgement and lives for seconds: compressing
+            // it halved the rate at which JSON of 1 KiB an event was written.
             .journal_compression(CompressionType::None)
             // The writer says for each batch how far it must have come.
             .manual_journal_persist(true)
@@ -189,6 +190,7 @@ fn log_options() -> KeyspaceCreateOptions {
         .with_kv_separation(Some(
             KvSeparationOptions::default()
                 .separation_threshold(SEPARATION_BYTES)
+                // On a thread of fjall's own; reading is as quick with it as without.
                 .compression(CompressionType::Lz4)
                 .staleness_threshold(0.25)
                 // Every file that is stale enough, not only the oldest: topics are kept for
