@@ -40,7 +40,8 @@ struct Cursor {
 }
 
 /// Why the thread ends.
-enum End {
+#[derive(Debug)]
+pub(super) enum End {
     Closed,
     Failed(BrokerError),
 }
@@ -88,7 +89,7 @@ impl Fetcher {
     }
 
     /// Takes up topics that came and gives up those that went.
-    fn assign(&mut self, store: &Store) -> Result<(), End> {
+    pub(super) fn assign(&mut self, store: &Store) -> Result<(), End> {
         let version = self.shared.catalog.version();
         if self.catalog_version == Some(version) {
             return Ok(());
@@ -230,7 +231,7 @@ impl Fetcher {
     }
 
     /// Hands over one block a partition; whether there may be more to do.
-    fn round(&mut self, store: &Store) -> bool {
+    pub(super) fn round(&mut self, store: &Store) -> bool {
         let rule = self.subscription.on_lost_position;
         let after = (Bound::Excluded(self.last_turn), Bound::Unbounded);
         let mut turns: Vec<_> = self.cursors.range(after).map(|(key, _)| *key).collect();
