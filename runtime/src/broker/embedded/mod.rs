@@ -331,5 +331,5 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 fn closed() -> BrokerError {
-    BrokerError::Store("it is closed".to_owned())
+    BrokerError::Store("it is closed, or more requests wait than it takes".to_owned())
 }
