@@ -134,7 +134,8 @@ impl SessionShared {
         })
     }
 
-    fn pop(&self) -> Option<SourceEvent> {
+    /// Takes the oldest of what was handed over.
+    pub fn pop(&self) -> Option<SourceEvent> {
         let mut state = self.state.lock();
         let event = state.queue.pop_front()?;
         if let SourceEvent::Block(block) = &event {
