@@ -11,6 +11,8 @@
 //! commit names those that are settled. An adapter for a broker that acknowledges deliveries one by
 //! one numbers them itself and acknowledges what a commit newly covers.
 
+pub mod kafka;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
