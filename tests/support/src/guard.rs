@@ -44,15 +44,6 @@ pub struct Guarded {
     status: Option<ExitStatus>,
 }
 
-/// What a child that ended has used.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Usage {
-    /// User and system time.
-    pub cpu: Duration,
-    /// The most memory that was resident at once, in bytes.
-    pub max_resident: u64,
-}
-
 /// What to start, and where its output goes.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -141,12 +132,13 @@ impl Guarded {
         }
     }
 
-    /// Waits for its end, however long, and says what it used. Call it at most once, and not after
-    /// another wait has seen the end: the kernel tells it once.
+    /// Waits for its end, however long, and returns the processor time that it used, user and
+    /// system together. Call it at most once, and not after another wait has seen the end: the
+    /// kernel tells it once.
     ///
     /// # Errors
     /// The child is not there any more.
-    pub fn wait_for_usage(&mut self) -> Result<(ExitStatus, Usage)> {
+    pub fn wait_for_cpu(&mut self) -> Result<(ExitStatus, Duration)> {
         use std::os::unix::process::ExitStatusExt;
 
         if self.status.is_some() {
@@ -169,9 +161,25 @@ impl Guarded {
         }
         let status = ExitStatus::from_raw(raw);
         self.status = Some(status);
-        let cpu = time(usage.ru_utime) + time(usage.ru_stime);
-        let max_resident = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
-        Ok((status, Usage { cpu, max_resident }))
+        Ok((status, time(usage.ru_utime) + time(usage.ru_stime)))
+    }
+
+    /// The most memory that was resident at once so far, in bytes; `None` once it has ended. Not
+    /// from `rusage`, whose `ru_maxrss` counts what the parent held when it started the child.
+    pub fn high_water(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Memory resident now, in bytes; `None` once it has ended.
+    pub fn resident(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+        let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kibibytes * 1024)
     }
 
     /// SIGTERM: asks it to end.
@@ -299,13 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn usage_counts_the_work_of_the_child() {
+    fn processor_time_counts_the_work_of_the_child() {
         let folder = tempfile::tempdir().unwrap();
         let script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
         let mut child = Guarded::start(&plan(folder.path(), script)).unwrap();
-        let (status, usage) = child.wait_for_usage().unwrap();
+        assert!(child.high_water().unwrap() > 0);
+        let (status, cpu) = child.wait_for_cpu().unwrap();
         assert!(status.success());
-        assert!(usage.cpu > Duration::ZERO);
-        assert!(usage.max_resident > 0);
+        assert!(cpu > Duration::ZERO);
     }
 }

@@ -110,6 +110,11 @@ impl KafkaNode {
         self.tools.bootstrap()
     }
 
+    /// The process id; `None` while the node is down.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Guarded::id)
+    }
+
     /// Topics and Kafka's own reader, on this node.
     pub fn tools(&self) -> &KafkaTools {
         &self.tools

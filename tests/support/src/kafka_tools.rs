@@ -116,6 +116,23 @@ impl KafkaTools {
         })
     }
 
+    /// Deletes a topic with its records.
+    ///
+    /// # Errors
+    /// The broker refuses or does not answer.
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let results = futures::executor::block_on(admin.delete_topics(&[topic], &options))
+            .with_context(|| format!("cannot delete topic {topic}"))?;
+        for result in results {
+            if let Err((name, code)) = result {
+                bail!("the broker refuses to delete topic {name}: {code}");
+            }
+        }
+        Ok(())
+    }
+
     fn partitions_with_leader(&self, topic: &str) -> Result<usize> {
         let consumer: BaseConsumer = self.client().create()?;
         let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?;

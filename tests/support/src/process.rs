@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
-use crate::guard::{Guarded, Plan, Usage};
+use crate::guard::{Guarded, Plan};
 use crate::metrics::Scrape;
 use crate::ports::free_port;
 use crate::wait::{Deadline, step};
@@ -278,12 +278,9 @@ impl Running {
         Ok(())
     }
 
-    /// Waits for its end, however long, and says what it used.
-    ///
-    /// # Errors
-    /// As [`Guarded::wait_for_usage`].
-    pub fn wait_for_usage(&mut self) -> Result<(ExitStatus, Usage)> {
-        self.process.wait_for_usage()
+    /// The process itself, for what it has used.
+    pub fn process(&mut self) -> &mut Guarded {
+        &mut self.process
     }
 
     /// Memory resident now, in bytes.
@@ -291,12 +288,7 @@ impl Running {
     /// # Errors
     /// The process has ended.
     pub fn resident(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.id());
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line.and_then(|rest| rest.split_whitespace().next());
-        let kibibytes: u64 = kibibytes.context("no VmRSS")?.parse()?;
-        Ok(kibibytes * 1024)
+        self.process.resident().context("the runtime has ended")
     }
 
     /// What it has logged so far.
