@@ -26,6 +26,7 @@ mod instance;
 mod journal;
 mod limiter;
 mod loader;
+mod reporter;
 mod state;
 
 pub use custom_metrics::CustomMetrics;

@@ -1,4 +1,9 @@
 //! What a plugin sees of the world, and what the world hears of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::io;
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use crate::plugin::journal::Journal;
 use crate::plugin::state::{DeadlinePassed, State};
 
 /// Random bytes that one call of a guest may ask for.
-const MAX_RANDOM: u64 = 64 << 10;
+const MAX_RANDOM: u64 = 1 << 20;
 
 /// Pollables that one call of a guest may wait for.
 const MAX_POLL: usize = 256;

@@ -4,8 +4,10 @@
 //!
 //! It is written on the bare bindings, so that it can break the rules that an SDK keeps.
 #![cfg(target_family = "wasm")]
-// The guest's clock and its panics are what is tested.
-#![allow(clippy::disallowed_methods)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the guest's clock and sleep are what is tested"
+)]
 
 mod answer;
 mod deeds;
