@@ -21,6 +21,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
@@ -33,6 +34,10 @@ const MAGIC: &[u8; 8] = b"MSCACHE1";
 const HEADER: usize = 8 + 32 + 8 + 32;
 /// Bytes that an entry may have: compiled code is several times the component.
 const MAX_ENTRY: u64 = 1 << 30;
+/// Entries that are kept, newest first: every build of a plugin leaves one.
+const MAX_ENTRIES: usize = 128;
+/// A draft that is older than this was left by a process that died.
+const DRAFT_LIFE: Duration = Duration::from_secs(3_600);
 
 /// The compile cache.
 #[derive(Debug)]
@@ -102,7 +107,38 @@ impl Cache {
         if stored.is_err() {
             let _ = fs::remove_file(&draft);
         }
-        stored
+        stored.and_then(|()| self.sweep())
+    }
+
+    /// Removes what is old. Ages are told by the files' own times, the youngest being now.
+    fn sweep(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for file in fs::read_dir(&self.folder)? {
+            let path = file?.path();
+            // Another process may have swept it meanwhile.
+            if let Ok(changed) = fs::symlink_metadata(&path).and_then(|file| file.modified()) {
+                files.push((changed, path));
+            }
+        }
+        files.sort_unstable_by(|one, other| other.cmp(one));
+        let Some(now) = files.first().map(|(changed, _)| *changed) else {
+            return Ok(());
+        };
+        let mut entries = 0;
+        for (changed, path) in files {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let old = if name.starts_with(".draft-") {
+                now.duration_since(changed)
+                    .is_ok_and(|age| age > DRAFT_LIFE)
+            } else {
+                entries += usize::from(name.ends_with(".compiled"));
+                name.ends_with(".compiled") && entries > MAX_ENTRIES
+            };
+            if old {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, draft: &Path, digest: &str, payload: &[u8]) -> io::Result<()> {
@@ -312,6 +348,31 @@ mod tests {
             other.load(&engine, DIGEST),
             Found::Nothing(CacheResult::Miss)
         ));
+    }
+
+    /// Every build of a plugin leaves an entry; without a sweep the folder grows for ever.
+    #[test]
+    fn old_entries_and_drafts_are_swept() {
+        let setup = stored();
+        let folder = &setup.cache.folder;
+        let age = |name: &str, hours: u64| {
+            let path = folder.join(name);
+            let file = File::create(&path).unwrap();
+            let now = fs::metadata(&path).unwrap().modified().unwrap();
+            file.set_modified(now - Duration::from_secs(hours * 3_600))
+                .unwrap();
+        };
+        for number in 0..200 {
+            age(&format!("{number:03}.compiled"), number + 1);
+        }
+        age(".draft-1-1", 2);
+        age(".draft-1-2", 0);
+        age("a note of the user", 10_000);
+        setup.cache.sweep().unwrap();
+        assert_eq!(setup.load(), "hit");
+        assert!(folder.join("126.compiled").exists() && !folder.join("127.compiled").exists());
+        assert!(!folder.join(".draft-1-1").exists() && folder.join(".draft-1-2").exists());
+        assert!(folder.join("a note of the user").exists());
     }
 
     /// A folder that others may write is taken back before anything is read from it.

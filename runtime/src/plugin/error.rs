@@ -61,6 +61,9 @@ pub enum LoadError {
     /// It does not fit the consumer's limits even before it runs.
     #[error("plugin {} cannot be instantiated: {detail}", path.display())]
     Limits { path: PathBuf, detail: String },
+    /// The runtime has no room for it now.
+    #[error("there is no room to try plugin {}: {detail}", path.display())]
+    NoRoom { path: PathBuf, detail: String },
     /// The host failed, not the plugin.
     #[error("loading plugin {} failed in the runtime: {detail}", path.display())]
     Internal { path: PathBuf, detail: String },
@@ -109,6 +112,9 @@ impl LoadError {
             }
             Self::Limits { .. } => "raise `limits.memory` of the consumer (and [runtime] \
                                     max_plugin_memory), or let the plugin start smaller"
+                .into(),
+            Self::NoRoom { .. } => "raise [runtime] plugin_memory or max_instances, or lower what \
+                                    other consumers use"
                 .into(),
             Self::Internal { .. } => {
                 "look at the log before this line; this is not the plugin's fault".into()

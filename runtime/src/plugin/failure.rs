@@ -69,7 +69,7 @@ impl std::fmt::Display for Denied {
             ),
             Self::Host { wanted } => write!(
                 f,
-                "{} MiB, which the operating system did not give",
+                "{} MiB, more than its own maximum or the operating system allows",
                 mebibytes(wanted)
             ),
         }

@@ -5,7 +5,7 @@
 //!                                                        └▶ imports: each with what it needs
 //! ```
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
@@ -99,10 +99,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
             source,
         },
     };
-    let file = File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_dir() {
+    // Before it is opened: opening a pipe would wait for a writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(LoadError::NotWasm { path: path.into() });
     }
+    let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(MAX_COMPONENT + 1)
         .read_to_end(&mut bytes)

@@ -74,6 +74,10 @@ impl Host {
                 path: path.clone(),
                 detail: format!("it starts with {detail}"),
             },
+            TryOut::Start(StartError::Exhausted(detail)) => LoadError::NoRoom {
+                path: path.clone(),
+                detail,
+            },
             TryOut::Start(other) => LoadError::Limits {
                 path: path.clone(),
                 detail: other.to_string(),

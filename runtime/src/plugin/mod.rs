@@ -26,12 +26,13 @@ mod instance;
 mod journal;
 mod limiter;
 mod loader;
+mod reporter;
 mod state;
 
 pub use custom_metrics::CustomMetrics;
 pub use engine::Host;
 pub use error::LoadError;
-pub use hooks::{CacheResult, PluginHooks};
+pub use hooks::{CacheResult, CountOfConsumer, PluginHooks};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,10 +9,11 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::custom_metrics::{CustomMetrics, Reporter};
+use super::custom_metrics::CustomMetrics;
 use super::engine::TICK;
 use super::journal::Journal;
 use super::limiter::Limiter;
+use super::reporter::Reporter;
 
 /// Handles of WASI (streams, timers) that an instance may hold at once.
 const MAX_HANDLES: usize = 1_024;

@@ -1,4 +1,9 @@
 //! What a plugin does in a call, and what the runtime makes of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::Duration;
 

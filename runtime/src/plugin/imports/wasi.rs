@@ -2,8 +2,9 @@
 //! inert: no folder, variable, argument, socket or name look-up.
 //!
 //! What would let a plugin wait, or see the world, is replaced here: `poll` ends at the deadline,
-//! the wall clock shows the batch's newest timestamp, random numbers follow from the batch's place.
-//! The monotonic clock is real.
+//! the wall clock shows the batch's newest timestamp (1970 in `init`, which has no batch), random
+//! numbers follow from the batch's place (in `init` from the consumer's name). The monotonic clock
+//! is real.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::plugin::journal::Journal;
 use crate::plugin::state::{DeadlinePassed, State};
 
 /// Random bytes that one call of a guest may ask for.
-const MAX_RANDOM: u64 = 64 << 10;
+const MAX_RANDOM: u64 = 1 << 20;
 
 /// Pollables that one call of a guest may wait for.
 const MAX_POLL: usize = 256;
