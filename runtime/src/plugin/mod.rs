@@ -4,8 +4,6 @@
 //! component file ──▶ Plugin (one generation) ──▶ Instance ── process(batch) ──▶ checked outcome
 //! ```
 
-pub mod inspect;
-
 use std::sync::Arc;
 use std::time::Duration;
 
