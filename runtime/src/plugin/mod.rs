@@ -3,6 +3,35 @@
 //! ```text
 //! component file ──▶ Plugin (one generation) ──▶ Instance ── process(batch) ──▶ checked outcome
 //! ```
+//!
+//! Behind it stands the WebAssembly host, the only place that knows of wasmtime:
+//!
+//! ```text
+//! loader ─▶ inspect ─▶ cache ─▶ generation (pre-linked) ─▶ instance ─▶ abi (the call itself)
+//! (file)    (names)   (compiled)      ▲                        │
+//!                                  engine                   imports: runtime, log, metrics, inert WASI
+//! ```
+
+mod abi;
+mod cache;
+mod custom_metrics;
+mod engine;
+mod error;
+mod failure;
+mod generation;
+mod hooks;
+mod imports;
+pub mod inspect;
+mod instance;
+mod journal;
+mod limiter;
+mod loader;
+mod state;
+
+pub use custom_metrics::CustomMetrics;
+pub use engine::Host;
+pub use error::LoadError;
+pub use hooks::{CacheResult, PluginHooks};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +63,7 @@ pub struct PluginInfo {
 pub trait Instance: Send {
     /// One batch. The outcome was checked: its spans, indexes and codes can be trusted.
     ///
-    /// After an error the instance is dead and must be dropped, [`CallError::Invalid`] aside.
+    /// After an error the instance must be dropped unless [`Self::alive`] says otherwise.
     fn process<'a>(
         &'a mut self,
         batch: wire::Batch<'a>,
@@ -43,6 +72,12 @@ pub trait Instance: Send {
 
     /// What its linear memory has grown to, in bytes.
     fn memory_bytes(&self) -> u64;
+
+    /// Whether it can take another batch. After [`CallError::Invalid`] it mostly can; after any
+    /// other error, or a call whose future was dropped, never.
+    fn alive(&self) -> bool {
+        true
+    }
 }
 
 /// What a call is made for.

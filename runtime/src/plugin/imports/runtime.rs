@@ -1,0 +1,22 @@
+//! `millstream:plugin/runtime`: facts about the runtime.
+
+use super::bindings::millstream::plugin::runtime::Host;
+use crate::plugin::state::State;
+
+impl Host for State {
+    fn property(&mut self, name: String) -> Option<String> {
+        match name.as_str() {
+            "version" => Some(env!("CARGO_PKG_VERSION").to_owned()),
+            "consumer" => Some(self.identity.consumer.to_string()),
+            "generation" => Some(self.identity.generation.to_string()),
+            "plugin.digest" => Some(self.identity.digest.to_string()),
+            // Outputs and writes of this version always go somewhere.
+            "shadow" => Some("false".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn time_left_ms(&mut self) -> u32 {
+        u32::try_from(self.call.time_left().as_millis()).unwrap_or(u32::MAX)
+    }
+}

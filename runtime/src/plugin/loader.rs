@@ -1,0 +1,161 @@
+//! From a consumer's configuration to a plugin that can be instantiated.
+//!
+//! ```text
+//! file ─▶ digest ─▶ inspect ─▶ cache ── hit ──────────────┐
+//!                                 └── miss ─▶ compile ─▶ store
+//!                                                         ▼
+//!                         plugin ◀─ tried out ◀─ imports linked
+//! ```
+//!
+//! Reading and compiling run on the blocking pool, away from the data path.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wasmtime::component::Component;
+
+use super::abi::v0_1::Exports;
+use super::cache::Found;
+use super::engine::Host;
+use super::error::LoadError;
+use super::generation::{Settings, Shared, TryOut, WasmPlugin};
+use super::hooks::CacheResult;
+use super::inspect::{self, Inspection};
+use super::journal::budget_of;
+use super::state::Identity;
+use super::{CallError, Plugin, PluginInfo, StartError, imports};
+use crate::config;
+
+impl Host {
+    /// Loads the plugin of a consumer as its `generation`th: reads the file anew, compiles it or
+    /// takes it from the cache, links its imports, and tries whether it can be instantiated.
+    /// `init` does not run.
+    ///
+    /// # Errors
+    /// What is wrong with the component, and what to do about it.
+    pub async fn load(
+        self: &Arc<Self>,
+        consumer: &config::Consumer,
+        generation: u64,
+    ) -> Result<Arc<dyn Plugin>, LoadError> {
+        let path = consumer.plugin.path.clone();
+        let (component, inspection) = self.compiled(&consumer.plugin).await?;
+        let exports = Exports::of(&component, &inspection.contract).map_err(|detail| {
+            LoadError::Mismatch {
+                path: path.clone(),
+                detail,
+            }
+        })?;
+        let pre = self.link(&path, &component)?;
+        let digest: Arc<str> = inspection.digest.into();
+        let plugin = WasmPlugin::new(Shared {
+            host: Arc::clone(self),
+            pre,
+            exports,
+            info: PluginInfo {
+                digest: Arc::clone(&digest),
+                contract: inspection.contract,
+                size: inspection.size,
+            },
+            identity: Arc::new(Identity {
+                consumer: Arc::clone(&consumer.name),
+                generation,
+                digest,
+            }),
+            log_budget: budget_of(&mut self.log_budgets.lock(), &consumer.name),
+            settings: Settings::of(self, consumer),
+        });
+        plugin.try_out().await.map_err(|error| match error {
+            TryOut::Mismatch(detail) => LoadError::Mismatch {
+                path: path.clone(),
+                detail,
+            },
+            TryOut::Start(StartError::Failed(CallError::Memory(detail))) => LoadError::Limits {
+                path: path.clone(),
+                detail: format!("it starts with {detail}"),
+            },
+            TryOut::Start(other) => LoadError::Limits {
+                path: path.clone(),
+                detail: other.to_string(),
+            },
+        })?;
+        Ok(Arc::new(plugin))
+    }
+
+    async fn compiled(
+        self: &Arc<Self>,
+        source: &config::PluginSource,
+    ) -> Result<(Component, Inspection), LoadError> {
+        let path = source.path.clone();
+        let internal = |detail: String| LoadError::Internal {
+            path: path.clone(),
+            detail,
+        };
+        let turn = self.compiling.acquire().await;
+        let _turn = turn.map_err(|error| internal(error.to_string()))?;
+        let host = Arc::clone(self);
+        let job = Job {
+            path: source.path.clone(),
+            sha256: source.sha256.clone(),
+        };
+        tokio::task::spawn_blocking(move || job.run(&host))
+            .await
+            .map_err(|error| internal(error.to_string()))?
+    }
+
+    fn link(
+        &self,
+        path: &Path,
+        component: &Component,
+    ) -> Result<wasmtime::component::InstancePre<super::state::State>, LoadError> {
+        let mismatch = |error: wasmtime::Error| LoadError::Mismatch {
+            path: path.into(),
+            detail: format!("{error:#}"),
+        };
+        let mut linker = self.linker.clone();
+        imports::link_traps(&mut linker, component).map_err(mismatch)?;
+        linker.instantiate_pre(component).map_err(mismatch)
+    }
+}
+
+/// The part that blocks.
+struct Job {
+    path: PathBuf,
+    sha256: Option<String>,
+}
+
+impl Job {
+    fn run(self, host: &Host) -> Result<(Component, Inspection), LoadError> {
+        let bytes = inspect::read(&self.path)?;
+        let digest = inspect::sha256(&bytes);
+        if let Some(expected) = self.sha256.filter(|expected| *expected != digest) {
+            return Err(LoadError::Digest {
+                path: self.path,
+                expected,
+                actual: digest,
+            });
+        }
+        let inspection = inspect::check_component(&self.path, &bytes)?;
+        let result = match host.cache.load(&host.engine, &digest) {
+            Found::Hit(component) => {
+                (host.hooks.compile_cache)(CacheResult::Hit);
+                return Ok((component, inspection));
+            }
+            Found::Nothing(result) => result,
+        };
+        (host.hooks.compile_cache)(result);
+        let component =
+            Component::from_binary(&host.engine, &bytes).map_err(|error| LoadError::Compile {
+                path: self.path.clone(),
+                detail: format!("{error:#}"),
+            })?;
+        if let Err(error) = host.cache.store(&digest, &component) {
+            tracing::warn!(
+                %error,
+                "a compiled plugin is not kept in [runtime] cache_dir; it is compiled again at the \
+                 next start"
+            );
+        }
+        Ok((component, inspection))
+    }
+}

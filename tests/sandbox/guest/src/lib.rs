@@ -1,0 +1,63 @@
+//! A plugin that does what no plugin should. The value of an event is a command, see `deeds`; the
+//! `init` of its configuration is one of `trap`, `spin`, `misconfigured`, `unavailable`, `hungry`.
+//!
+//! It is written on the bare bindings, so that it can break the rules that an SDK keeps.
+#![cfg(target_family = "wasm")]
+// The guest's clock and its panics are what is tested.
+#![allow(clippy::disallowed_methods)]
+
+mod answer;
+mod deeds;
+
+wit_bindgen::generate!({
+    path: "../../../wit/0.1",
+    world: "consumer",
+});
+
+use std::cell::Cell;
+
+use answer::Answer;
+use exports::millstream::plugin::handler::{Batch, Guest, InitError, Outcome, Setup};
+
+struct Hostile;
+
+thread_local! {
+    /// How many calls this instance has had: its memory, which must be its own.
+    static CALLS: Cell<u32> = const { Cell::new(0) };
+}
+
+impl Guest for Hostile {
+    fn init(setup: Setup) -> Result<(), InitError> {
+        let asked = |deed: &str| setup.config.contains(&format!("\"init\":\"{deed}\""));
+        if asked("trap") {
+            panic!("init was told to");
+        }
+        if asked("spin") {
+            deeds::spin();
+        }
+        if asked("misconfigured") {
+            return Err(InitError::Misconfigured("no currency".into()));
+        }
+        if asked("unavailable") {
+            return Err(InitError::Unavailable("rates are loading".into()));
+        }
+        if asked("hungry") {
+            deeds::eat(usize::MAX);
+        }
+        Ok(())
+    }
+
+    fn process(batch: Batch) -> Outcome {
+        CALLS.set(CALLS.get() + 1);
+        let mut answer = Answer::new(batch.events.len());
+        for (index, event) in batch.events.iter().enumerate() {
+            let span = event.value;
+            let value = &batch.data[span.start as usize..][..span.length as usize];
+            let command = std::str::from_utf8(value).unwrap_or_default();
+            deeds::act(&mut answer, index as u32, command, CALLS.get());
+        }
+        answer.finish()
+    }
+}
+
+export!(Hostile);
