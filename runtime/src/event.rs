@@ -238,6 +238,11 @@ impl BlockBuilder {
         self.block.data.len()
     }
 
+    /// What the block costs of a budget so far; see [`Block::bytes`].
+    pub fn cost(&self) -> usize {
+        self.block.bytes()
+    }
+
     /// How many events the block holds so far.
     pub fn len(&self) -> usize {
         self.block.events.len()

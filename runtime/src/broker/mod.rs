@@ -11,8 +11,11 @@
 //! commit names those that are settled. An adapter for a broker that acknowledges deliveries one by
 //! one numbers them itself and acknowledges what a commit newly covers.
 
+pub mod embedded;
 #[cfg(test)]
 pub mod memory;
+pub mod names;
+pub mod partitioner;
 pub mod remote;
 pub mod seek;
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::{Context, Failure, OutputFormat};
+use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::remote::{Remote, store_id};
 use crate::broker::{Broker, BrokerError, Topics};
 use crate::config::{self, Config};
@@ -125,7 +126,9 @@ async fn open(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
 
 fn open_blocking(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
     match &config.broker {
-        config::Broker::Embedded(_) => Err(BrokerError::Unreachable("embedded".to_owned())),
+        config::Broker::Embedded(embedded) => {
+            EmbeddedBroker::open(embedded, &config.topics).map(|broker| broker as Arc<dyn Broker>)
+        }
         config::Broker::Kafka(_) => Err(BrokerError::Unreachable("kafka".to_owned())),
     }
 }

@@ -1,0 +1,304 @@
+//! The thread behind a session: it finds the group's positions, follows topics as they come and go,
+//! and hands over blocks, one a partition in turn. It sleeps until something changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::catalog::{Partition, Topic};
+use super::groups;
+use super::queue::{Positions, Request};
+use super::reader::{self, Found};
+use super::session::SessionShared;
+use super::store::Store;
+use crate::broker::{Assignment, BrokerError, Commit, SourceEvent, Subscription};
+use crate::config::OnLostPosition;
+use crate::decide::offsets::Progress;
+use crate::event::TopicPartition;
+
+/// The state of a session's thread.
+pub struct Fetcher {
+    shared: Arc<Shared>,
+    session: Arc<SessionShared>,
+    subscription: Subscription,
+    /// By topic id and partition, which a topic of the same name made anew does not share.
+    cursors: BTreeMap<(u32, u32), Cursor>,
+    catalog_version: Option<u64>,
+}
+
+/// Where a partition is read.
+struct Cursor {
+    partition: Arc<Partition>,
+    next: u64,
+    caught_up: Option<u64>,
+    halted: bool,
+}
+
+/// Why the thread ends.
+enum End {
+    Closed,
+    Failed(BrokerError),
+}
+
+impl Fetcher {
+    /// A fetcher that has nothing yet.
+    pub fn new(
+        shared: Arc<Shared>,
+        session: Arc<SessionShared>,
+        subscription: Subscription,
+    ) -> Self {
+        Self {
+            shared,
+            session,
+            subscription,
+            cursors: BTreeMap::new(),
+            catalog_version: None,
+        }
+    }
+
+    /// Hands over events until the session is closed or the store fails.
+    pub fn run(mut self) {
+        if let Err(End::Failed(error)) = self.follow() {
+            self.session.push(SourceEvent::Failed(error));
+        }
+    }
+
+    fn follow(&mut self) -> Result<(), End> {
+        loop {
+            let store = self.shared.store().map_err(|_| End::Closed)?;
+            self.assign(&store)?;
+            while self.round(&store) {
+                if self.session.is_closed() {
+                    return Err(End::Closed);
+                }
+                self.assign(&store)?;
+            }
+            // Nothing of the store is held while asleep, so that a broker that closes closes it.
+            drop(store);
+            if !self.session.wait() {
+                return Err(End::Closed);
+            }
+        }
+    }
+
+    /// Takes up topics that came and gives up those that went.
+    fn assign(&mut self, store: &Store) -> Result<(), End> {
+        let version = self.shared.catalog.version();
+        if self.catalog_version == Some(version) {
+            return Ok(());
+        }
+        let first = self.catalog_version.is_none();
+        self.catalog_version = Some(version);
+        let wanted: Vec<_> = self
+            .shared
+            .catalog
+            .all()
+            .into_iter()
+            .filter(|topic| self.wants(topic))
+            .collect();
+        self.revoke(&wanted);
+        let new: Vec<_> = wanted
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .filter(|p| !self.cursors.contains_key(&(p.topic_id, p.place.partition)))
+            .cloned()
+            .collect();
+        // An empty assignment says that the group was joined.
+        if !new.is_empty() || first {
+            let assignments = self.find_positions(store, &new)?;
+            self.take_up(new, assignments);
+        }
+        let assigned = self.cursors.values().map(|c| c.partition.place.clone());
+        self.session.set_assigned(assigned.collect());
+        Ok(())
+    }
+
+    fn wants(&self, topic: &Topic) -> bool {
+        let Subscription {
+            topics, excluded, ..
+        } = &self.subscription;
+        topics.iter().any(|pattern| {
+            let named = matches!(pattern, crate::config::TopicPattern::Name(_));
+            pattern.matches(&topic.name) && (named || !excluded.contains(&topic.name))
+        })
+    }
+
+    fn revoke(&mut self, wanted: &[Arc<Topic>]) {
+        let mut gone = Vec::new();
+        self.cursors.retain(|(id, _), cursor| {
+            let kept = wanted.iter().any(|topic| topic.record.id == *id);
+            if !kept {
+                gone.push(cursor.partition.place.clone());
+            }
+            kept
+        });
+        if !gone.is_empty() {
+            // The topic is gone already, so nobody is waited for.
+            let (done, _) = oneshot::channel();
+            self.session.push(SourceEvent::Revoked {
+                partitions: gone,
+                lost: true,
+                done,
+            });
+        }
+    }
+
+    /// The group's positions in partitions that are new to the session; those it has none in are
+    /// committed at once.
+    fn find_positions(
+        &mut self,
+        store: &Store,
+        new: &[Arc<Partition>],
+    ) -> Result<Vec<Assignment>, End> {
+        let group = &self.subscription.group;
+        let known = groups::known(store, group).map_err(End::Failed)?;
+        let mut assignments = Vec::with_capacity(new.len());
+        let mut commits = Vec::new();
+        for partition in new {
+            let stored = groups::position(store, group, partition).map_err(End::Failed)?;
+            let progress = match stored {
+                Some(progress) => progress,
+                None => {
+                    let start = if known {
+                        Ok(partition.start())
+                    } else {
+                        groups::start(store, partition, self.subscription.start)
+                    };
+                    let progress = Progress::at(start.map_err(End::Failed)?);
+                    commits.push(Commit {
+                        partition: partition.place.clone(),
+                        progress: progress.clone(),
+                    });
+                    progress
+                }
+            };
+            assignments.push(Assignment {
+                partition: partition.place.clone(),
+                progress,
+            });
+        }
+        if !known || !commits.is_empty() {
+            self.commit(commits)?;
+        }
+        Ok(assignments)
+    }
+
+    fn commit(&self, commits: Vec<Commit>) -> Result<(), End> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Commit(Positions {
+            group: self.subscription.group.clone(),
+            commits,
+            found: true,
+            reply,
+        });
+        if self.shared.queue.push(request).is_err() {
+            return Err(End::Closed);
+        }
+        match answer.blocking_recv() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                // A topic that was deleted meanwhile changes the catalog, and all is found anew;
+                // a store that fails ends every session.
+                if self.shared.is_poisoned() {
+                    return Err(End::Failed(BrokerError::Store(error.to_string())));
+                }
+                Ok(())
+            }
+            Err(_) => Err(End::Closed),
+        }
+    }
+
+    fn take_up(&mut self, new: Vec<Arc<Partition>>, assignments: Vec<Assignment>) {
+        let starts: Vec<_> = assignments.iter().map(|a| a.progress.next).collect();
+        self.session.push(SourceEvent::Assigned(assignments));
+        for (partition, next) in new.into_iter().zip(starts) {
+            let key = (partition.topic_id, partition.place.partition);
+            let cursor = Cursor {
+                partition,
+                next,
+                caught_up: None,
+                halted: false,
+            };
+            self.cursors.insert(key, cursor);
+        }
+    }
+
+    /// Hands over one block a partition; whether there may be more to do.
+    fn round(&mut self, store: &Store) -> bool {
+        let rule = self.subscription.on_lost_position;
+        let mut more = false;
+        for cursor in self.cursors.values_mut() {
+            if cursor.halted || self.session.is_held(&cursor.partition.place) {
+                continue;
+            }
+            let Some(limits) = self.session.room() else {
+                return false;
+            };
+            match reader::read(store, &cursor.partition, cursor.next, limits) {
+                Ok(Found::Events { block, next }) => {
+                    cursor.next = next;
+                    self.session.push(SourceEvent::Block(block));
+                    more = true;
+                }
+                Ok(Found::End) => {}
+                Ok(Found::Lost) => {
+                    cursor.lose(&self.session, rule);
+                    more = true;
+                }
+                Err(error) => {
+                    cursor.halted = true;
+                    self.session.push(SourceEvent::Halted {
+                        partition: cursor.partition.place.clone(),
+                        reason: error.to_string(),
+                    });
+                }
+            }
+            cursor.say_caught_up(&self.session);
+        }
+        more
+    }
+}
+
+impl Cursor {
+    fn lose(&mut self, session: &SessionShared, rule: OnLostPosition) {
+        let partition = self.partition.place.clone();
+        match groups::after_loss(&self.partition, rule) {
+            Some(to) => {
+                session.push(SourceEvent::Skipped {
+                    partition,
+                    from: self.next,
+                    to,
+                });
+                self.next = to;
+            }
+            None => {
+                self.halted = true;
+                let reason = lost_reason(&partition, self.next, &self.partition);
+                session.push(SourceEvent::Halted { partition, reason });
+            }
+        }
+    }
+
+    fn say_caught_up(&mut self, session: &SessionShared) {
+        let at_end = !self.halted && self.next == self.partition.end();
+        if at_end && self.caught_up != Some(self.next) {
+            self.caught_up = Some(self.next);
+            session.push(SourceEvent::CaughtUp {
+                partition: self.partition.place.clone(),
+                next: self.next,
+            });
+        }
+    }
+}
+
+fn lost_reason(place: &TopicPartition, position: u64, partition: &Partition) -> String {
+    format!(
+        "the group stands at offset {position} of {place}, which holds {} up to {}: retention \
+         removed what was not settled yet, or the store lost it; set on_lost_position to \
+         \"beginning\" or \"end\", or reset the group's offsets",
+        partition.start(),
+        partition.end()
+    )
+}
