@@ -517,7 +517,7 @@ async fn heads_that_are_too_large_or_broken_are_refused_by_the_listener() {
     for (head, wanted) in [
         (large.as_str(), "HTTP/1.1 431"),
         (&many, "HTTP/1.1 431"),
-        ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400"),
+        ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", "HTTP/1.1 400"),
         ("nonsense\r\n\r\n", "HTTP/1.1 400"),
         ("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "HTTP/1.1 200"),
     ] {
