@@ -61,7 +61,10 @@ impl BodyBudget {
         match tokio::time::timeout_at(deadline, read).await {
             Err(_) => Err(error(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+                format!(
+                    "the body did not arrive within {} s",
+                    BODY_TIMEOUT.as_secs()
+                ),
             )),
             Ok(Ok(bytes)) => Ok(Held { bytes, _room: room }),
             Ok(Err(failure)) if announced.is_none() && is_limit(&failure) => Err(too_large()),

@@ -130,7 +130,10 @@ fn behind(door: Arc<Door>, routes: Router<Arc<State>>) -> Router<Arc<State>> {
 }
 
 async fn nothing() -> Refused {
-    error(StatusCode::NOT_FOUND, "there is nothing here; / lists what is")
+    error(
+        StatusCode::NOT_FOUND,
+        "there is nothing here; / lists what is",
+    )
 }
 
 async fn not_so(method: Method) -> Refused {

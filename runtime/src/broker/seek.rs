@@ -140,7 +140,16 @@ mod tests {
     #[test]
     fn what_names_no_place_is_refused() {
         for text in [
-            "", "-", "@", "+5", "--5", "-+5", "begin", "@noon", "@10:00:00", "1.5",
+            "",
+            "-",
+            "@",
+            "+5",
+            "--5",
+            "-+5",
+            "begin",
+            "@noon",
+            "@10:00:00",
+            "1.5",
             "99999999999999999999",
         ] {
             let error = text.parse::<Seek>();

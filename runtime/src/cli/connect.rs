@@ -65,8 +65,10 @@ pub async fn running(config: &Config) -> anyhow::Result<Option<Remote>> {
             );
             Ok(None)
         }
-        Err(BrokerError::Refused(text)) => Err(anyhow::anyhow!(text)
-            .context(format!("the runtime at {address} does not let us in"))),
+        Err(BrokerError::Refused(text)) => {
+            Err(anyhow::anyhow!(text)
+                .context(format!("the runtime at {address} does not let us in")))
+        }
         Err(_) => Ok(None),
     }
 }

@@ -33,15 +33,24 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use self::exit::Failure;
 use crate::logging::{self, LogFormat};
 
+/// Heading of the options that every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Runs event consumers as sandboxed WebAssembly plugins.
 #[derive(Debug, Parser)]
-#[command(name = "millstream", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "millstream",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 #[command(after_help = "Every option can be set by the environment variable that its help names.")]
 struct Cli {
     /// The configuration
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MILLSTREAM_CONFIG",
         value_name = "FILE",
         default_value = "millstream.toml"
@@ -52,6 +61,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MILLSTREAM_OUTPUT",
         value_name = "FORMAT",
         default_value = "text"
@@ -59,7 +69,13 @@ struct Cli {
     output: OutputFormat,
 
     /// The same as --output json
-    #[arg(long, global = true, env = "MILLSTREAM_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        env = "MILLSTREAM_JSON",
+        value_parser = FalseyValueParser::new()
+    )]
     json: bool,
 
     /// What is logged to stderr: error, warn, info, debug or trace, or directives such as
@@ -67,6 +83,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MILLSTREAM_LOG_LEVEL",
         value_name = "LEVEL",
         hide_default_value = true
@@ -77,6 +94,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MILLSTREAM_LOG_FORMAT",
         value_name = "FORMAT",
         default_value = "text"
@@ -131,7 +149,11 @@ impl Cli {
         let json = self.json && !matches!(self.command, Command::Produce(_));
         Context {
             config: self.config.clone(),
-            output: if json { OutputFormat::Json } else { self.output },
+            output: if json {
+                OutputFormat::Json
+            } else {
+                self.output
+            },
             color: std::io::stdout().is_terminal() && colors_wanted(),
         }
     }
