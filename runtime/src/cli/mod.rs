@@ -8,6 +8,7 @@
 //! Data goes to stdout and everything else to stderr. A command is a file with `Args` and `run`.
 
 mod completions;
+pub mod config;
 pub mod connect;
 mod consume;
 mod exit;
@@ -21,6 +22,7 @@ mod run;
 mod table;
 mod terminal;
 mod topics;
+pub mod validate;
 
 use std::io::IsTerminal as _;
 use std::panic::AssertUnwindSafe;
@@ -109,6 +111,10 @@ struct Cli {
 enum Command {
     /// Run the consumers until stopped
     Run(run::Args),
+    /// Check a configuration without running it
+    Validate(validate::Args),
+    /// Look at the configuration
+    Config(config::Args),
     /// Write events to a topic, one a line
     Produce(produce::Args),
     /// Print the events of a topic
@@ -224,6 +230,8 @@ async fn until_interrupted(command: Command, context: &Context) -> anyhow::Resul
 async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args, context).await,
+        Command::Validate(args) => validate::run(args, context).await,
+        Command::Config(args) => config::run(args, context).await,
         Command::Produce(args) => produce::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
         Command::Topics(args) => topics::run(args, context).await,

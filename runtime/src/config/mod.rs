@@ -6,15 +6,21 @@
 //! ```
 
 mod check;
+mod checks;
 mod environment;
 pub mod filter;
 mod include;
 mod problem;
 mod redact;
 mod resolved;
+pub mod schema;
 pub mod secret;
 mod section;
+pub mod show;
 mod source;
+#[cfg(test)]
+mod tests;
+mod time;
 pub mod units;
 mod written;
 
@@ -58,13 +64,54 @@ pub fn load_with_warnings(path: &Path, environment: &Environment<'_>) -> Result<
     }
 }
 
+/// As [`load_with_warnings`], with errors among the warnings and defaults in their place, for those
+/// who have more to check.
+pub fn examine_all(path: &Path, environment: &Environment<'_>) -> Loaded {
+    examine(path, environment).0
+}
+
+/// The files of a configuration as they are written, by name, with secrets blanked.
+///
+/// # Errors
+/// What keeps the files from being read, includes and environment included.
+pub fn files(
+    path: &Path,
+    environment: &Environment<'_>,
+) -> Result<Vec<(String, String)>, Problems> {
+    let mut sources = source::Sources::default();
+    let mut problems = Vec::new();
+    include::read(path, environment, &mut sources, &mut problems);
+    if problems.iter().any(Problem::is_error) {
+        return Err(Problems::new(Arc::new(sources), problems));
+    }
+    Ok(sources.shown())
+}
+
+/// The configuration that would apply if every plugin were built: as [`load_with_warnings`], but a
+/// plugin's file may be missing.
+///
+/// # Errors
+/// Everything else that is wrong with it.
+pub fn load_without_plugins(
+    path: &Path,
+    environment: &Environment<'_>,
+) -> Result<Loaded, Problems> {
+    let (mut loaded, _) = examine(path, environment);
+    loaded.warnings.remove("plugin-missing");
+    if loaded.warnings.errors() == 0 {
+        Ok(loaded)
+    } else {
+        Err(loaded.warnings)
+    }
+}
+
 /// The configuration as far as it could be read, with errors among the warnings, and all keys that
 /// were asked for.
 fn examine(path: &Path, environment: &Environment<'_>) -> (Loaded, BTreeSet<String>) {
     let mut sources = source::Sources::default();
     let mut problems = Vec::new();
     let written = include::read(path, environment, &mut sources, &mut problems);
-    let checks = section::Checks::new(&sources, environment);
+    let checks = checks::Checks::new(&sources, environment);
     let checked = check::check(path, &written, &checks);
     let (found, asked) = checks.finish();
     if !written.unreadable {

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::super::checks::Checks;
 use super::super::problem::{Place, Problem};
 use super::super::resolved::{Consumer, Runtime, TopicPattern, TopicSettings};
-use super::super::section::Checks;
 use super::super::units::show_size;
 use super::consumer::Draft;
 
@@ -69,21 +69,26 @@ fn duplicates(checks: &Checks<'_>, drafts: &[Draft]) {
     }
 }
 
+/// Counts what was asked for by name alone: a default gives way where there is no room.
 fn resources(checks: &Checks<'_>, drafts: &[Draft], runtime: &Runtime) {
-    let enabled = || drafts.iter().filter(|draft| draft.consumer.enabled);
-    let instances: u64 = enabled()
-        .map(|draft| u64::from(draft.consumer.concurrency))
-        .sum();
-    let memory = enabled()
-        .map(|draft| u64::from(draft.consumer.concurrency) * draft.consumer.limits.memory)
-        .fold(0, u64::saturating_add);
-    let Some(last) = enabled().last() else {
+    let mut instances: u64 = 0;
+    let mut memory: u64 = 0;
+    let mut last = None;
+    for draft in drafts {
+        if let (true, Some(place)) = (draft.consumer.enabled, &draft.concurrency) {
+            let concurrency = u64::from(draft.consumer.concurrency);
+            instances += concurrency;
+            memory = memory.saturating_add(concurrency * draft.consumer.limits.memory);
+            last = Some(place);
+        }
+    }
+    let Some(last) = last else {
         return;
     };
     if instances > u64::from(runtime.max_instances) {
         checks.report(
             Problem::warning("instances", "not all instances can run at once")
-                .at(&last.concurrency)
+                .at(last)
                 .label(format!("the consumers ask for {instances} together"))
                 .cause(format!(
                     "`runtime.max_instances` is {}",
@@ -94,10 +99,10 @@ fn resources(checks: &Checks<'_>, drafts: &[Draft], runtime: &Runtime) {
     }
     if memory > runtime.plugin_memory {
         checks.report(
-            Problem::warning("memory", "not all instances may grow to their limit")
-                .at(&last.concurrency)
+            Problem::warning("memory", "not all instances can grow to their limit")
+                .at(last)
                 .label(format!(
-                    "`concurrency` times `limits.memory` is {} for all consumers",
+                    "`concurrency` times `limits.memory` is {} over all consumers",
                     show_size(memory)
                 ))
                 .cause(format!(
