@@ -12,6 +12,7 @@
 //! one numbers them itself and acknowledges what a commit newly covers.
 
 pub mod embedded;
+pub mod kafka;
 #[cfg(test)]
 pub mod memory;
 pub mod names;

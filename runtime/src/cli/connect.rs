@@ -13,6 +13,7 @@ use anyhow::Context as _;
 
 use super::{Context, Failure, OutputFormat};
 use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::kafka::KafkaBroker;
 use crate::broker::remote::{Remote, store_id};
 use crate::broker::{Broker, BrokerError, Topics};
 use crate::config::{self, Config};
@@ -131,7 +132,10 @@ fn open_blocking(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
         config::Broker::Embedded(embedded) => {
             EmbeddedBroker::open(embedded, &config.topics).map(|broker| broker as Arc<dyn Broker>)
         }
-        config::Broker::Kafka(_) => Err(BrokerError::Unreachable("kafka".to_owned())),
+        config::Broker::Kafka(kafka) => {
+            // Static membership is the running runtime's: a command must not take its place.
+            KafkaBroker::connect(kafka, None).map(|broker| broker as Arc<dyn Broker>)
+        }
     }
 }
 

@@ -1,0 +1,61 @@
+# What there is to do with Millstream's source. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+DEBUG := $(TARGET_DIR)/debug
+WASM := wasm32-wasip2
+
+# Every crate that becomes a component: the examples, and the plugins of tests and benchmark.
+PLUGIN_MANIFESTS := $(wildcard plugins/*/Cargo.toml tests/plugins/*/Cargo.toml tests/*/plugins/*/Cargo.toml)
+PLUGINS := $(foreach manifest,$(PLUGIN_MANIFESTS),-p $(shell sed -n '/^name *=/{s/^name *= *"\(.*\)".*/\1/p;q}' $(manifest)))
+
+# The benchmark's events, and how often each contender runs: `make bench EVENTS=500000 RUNS=1`.
+EVENTS ?= 2000000
+RUNS ?= 3
+
+.PHONY: help setup plugins build run test lint bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+
+setup: ## check for the tools that are needed, and fetch the wasm target where it is missing
+	@for tool in $(CARGO) rustup cc; do \
+	  command -v $$tool >/dev/null || { \
+	    echo "error: '$$tool' is missing. Needed are rustup (https://rustup.rs), a C compiler and make." >&2; exit 1; }; \
+	done
+	@rustup target list --installed | grep -qx $(WASM) || rustup target add $(WASM)
+
+plugins: setup ## build the example plugins, and those of the tests, as components
+	@test -n "$(PLUGINS)" || { echo "error: no plugin found below plugins/" >&2; exit 1; }
+	$(CARGO) build --profile plugin --target $(WASM) $(PLUGINS)
+
+build: setup ## build the runtime, for debugging
+	$(CARGO) build --workspace --bin millstream
+
+run: build plugins ## real events through two plugins on the embedded broker; needs nothing else
+	@MILLSTREAM_BIN=$(DEBUG)/millstream bash config/quickstart.sh
+
+lint: setup ## formatting, clippy for the host and for the plugins' target, dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(if $(PLUGINS),$(CARGO) clippy --profile plugin --target $(WASM) $(PLUGINS) -- -D warnings)
+	@if $(CARGO) deny --version >/dev/null 2>&1; \
+	then $(CARGO) deny check bans licenses sources; \
+	else echo "*** LEFT OUT: cargo-deny is not installed; deny.toml was not checked" >&2; fi
+
+# The binary is built together with the tests: on its own it would be built from dependencies with
+# other features, a second time.
+test: lint plugins ## every test; those against a real Kafka where Java 17 and Maven are present
+	$(CARGO) build --workspace --bins --tests
+	MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test --workspace
+
+bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=)
+	$(CARGO) build --release -p millstream -p millstream-bench
+	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --runs $(RUNS)
+
+clean: ## remove all that was built
+	$(CARGO) clean

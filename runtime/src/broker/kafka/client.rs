@@ -1,0 +1,286 @@
+//! How librdkafka's clients are set up: the user's properties, ours above them, and defaults below.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::broker::Subscription;
+use crate::config;
+
+/// What all clients of a broker are made from.
+#[derive(Clone)]
+pub(super) struct Settings {
+    base: ClientConfig,
+    instance: Option<String>,
+    /// Keys that the user set, which no default of ours replaces.
+    chosen: Arc<[String]>,
+}
+
+impl Settings {
+    /// Takes the user's properties.
+    pub(super) fn new(kafka: &config::Kafka, instance: Option<&str>) -> Self {
+        let mut base = ClientConfig::new();
+        base.log_level = RDKafkaLogLevel::Info;
+        for (key, value) in &kafka.properties {
+            base.set(key, value.reveal());
+        }
+        let settings = Self {
+            base,
+            instance: instance.map(str::to_owned),
+            chosen: kafka.properties.keys().cloned().collect(),
+        };
+        settings.with_defaults(&[
+            ("bootstrap.servers", "localhost:9092"),
+            ("client.id", "millstream"),
+            // The defaults wait for up to ten seconds after an outage; a stream should not.
+            ("reconnect.backoff.ms", "50"),
+            ("reconnect.backoff.max.ms", "2000"),
+            ("socket.keepalive.enable", "true"),
+        ])
+    }
+
+    /// The addresses, for messages to people.
+    pub(super) fn servers(&self) -> &str {
+        self.base.get("bootstrap.servers").unwrap_or_default()
+    }
+
+    /// A member of a group.
+    pub(super) fn member(&self, subscription: &Subscription) -> ClientConfig {
+        // The other half of the budget is what was taken out and waits for the intake.
+        let events = (subscription.fetch_events / 2).clamp(1, 10_000_000);
+        let kibibytes = (subscription.fetch_bytes / 2048).clamp(64, 2_097_151);
+        // What one partition brings in one response; a larger record still comes, alone.
+        let partition_bytes = (subscription.fetch_bytes / 4).clamp(16 * 1024, 1024 * 1024);
+        let fetch_bytes = subscription
+            .fetch_bytes
+            .clamp(partition_bytes, 50 * 1024 * 1024);
+        let mut config = self
+            .reader_settings()
+            .with_defaults(&[("topic.metadata.refresh.interval.ms", "5000")])
+            .base;
+        config
+            .set("group.id", &*subscription.group)
+            .set("group.protocol", "classic")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("queued.min.messages", events.to_string())
+            .set("queued.max.messages.kbytes", kibibytes.to_string())
+            .set("max.partition.fetch.bytes", partition_bytes.to_string())
+            .set(
+                "fetch.max.bytes",
+                fetch_bytes.max(self.largest_message()).to_string(),
+            );
+        if let Some(instance) = &self.instance {
+            config.set("group.instance.id", instance);
+        }
+        if !self.has("client.id") {
+            config.set("client.id", format!("millstream-{}", subscription.consumer));
+        }
+        config
+    }
+
+    /// A client that looks topics up and reads them without a group.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut config = self
+            .reader_settings()
+            .with_defaults(&[("fetch.wait.max.ms", "20")])
+            .base;
+        config.set("queued.max.messages.kbytes", "8192");
+        config
+    }
+
+    /// A writer.
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut config = self
+            .with_defaults(&[
+                // librdkafka's own is CRC32: keys would land elsewhere than a Java producer's.
+                ("partitioner", "murmur2_random"),
+                // At a high rate batches fill by themselves; at a low one lingering only delays.
+                ("linger.ms", "0.5"),
+                ("queue.buffering.max.kbytes", "65536"),
+                ("queue.buffering.max.messages", "100000"),
+            ])
+            .base;
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", "0");
+        config
+    }
+
+    /// A client for requests to the controller.
+    pub(super) fn admin(&self) -> ClientConfig {
+        self.base.clone()
+    }
+
+    fn reader_settings(&self) -> Self {
+        let mut settings = self.with_defaults(&[
+            // librdkafka waits a second before it fetches again once a queue was full.
+            ("fetch.queue.backoff.ms", "5"),
+            ("fetch.error.backoff.ms", "100"),
+        ]);
+        settings
+            .base
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("allow.auto.create.topics", "false")
+            .set("enable.partition.eof", "true");
+        settings
+    }
+
+    /// `fetch.max.bytes` may not be below it.
+    fn largest_message(&self) -> usize {
+        self.base
+            .get("message.max.bytes")
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(1_000_000)
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.chosen.iter().any(|chosen| chosen == key)
+    }
+
+    fn with_defaults(&self, defaults: &[(&str, &str)]) -> Self {
+        let mut settings = self.clone();
+        for (key, value) in defaults {
+            if settings.base.get(key).is_none() {
+                settings.base.set(*key, *value);
+            }
+        }
+        settings
+    }
+}
+
+/// Whether the broker answers, as the clients hear it.
+#[derive(Default)]
+pub(super) struct Reach {
+    up: AtomicBool,
+}
+
+impl Reach {
+    /// Whether the broker answered when last asked.
+    pub(super) fn up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Notes what was heard; says whether that is news.
+    pub(super) fn set(&self, up: bool) -> bool {
+        self.up.swap(up, Ordering::Relaxed) != up
+    }
+}
+
+/// Carries a client's log lines and errors to the log, and its outages to [`Reach`].
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) reach: Arc<Reach>,
+    /// Who the client works for.
+    pub(super) owner: Arc<str>,
+}
+
+impl ClientContext for Listener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let owner = &*self.owner;
+        match level {
+            // One set of properties serves consumers and producers; that some are for the other
+            // kind is no news to anyone.
+            _ if facility == "CONFWARN" => {
+                tracing::debug!(owner, facility, "librdkafka: {message}");
+            }
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                tracing::warn!(owner, facility, "librdkafka: {message}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::debug!(owner, facility, "librdkafka: {message}");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            if self.reach.set(false) {
+                tracing::warn!(owner = &*self.owner, "no Kafka broker answers: {reason}");
+            }
+        } else {
+            tracing::debug!(owner = &*self.owner, "Kafka client: {error}: {reason}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Start;
+    use crate::config::secret::Secret;
+
+    fn settings(properties: &[(&str, &str)]) -> Settings {
+        let kafka = config::Kafka {
+            properties: properties
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), Secret::new(*value)))
+                .collect(),
+        };
+        Settings::new(&kafka, Some("one"))
+    }
+
+    fn subscription() -> Subscription {
+        Subscription {
+            consumer: "enrich".into(),
+            group: "millstream.enrich".into(),
+            topics: Vec::new(),
+            excluded: Vec::new(),
+            start: Start::Beginning,
+            on_lost_position: config::OnLostPosition::Stop,
+            fetch_events: 100,
+            fetch_bytes: 64 * 1024,
+        }
+    }
+
+    /// librdkafka refuses contradictory sizes only when the client is made, at a user's start-up.
+    #[test]
+    fn every_set_up_is_accepted_with_small_and_large_budgets() {
+        for (events, bytes) in [(1, 1), (100, 64 * 1024), (usize::MAX, usize::MAX)] {
+            let mut subscription = subscription();
+            subscription.fetch_events = events;
+            subscription.fetch_bytes = bytes;
+            let config = settings(&[]).member(&subscription);
+            config
+                .create::<rdkafka::consumer::BaseConsumer>()
+                .expect("accepted");
+        }
+        for config in [settings(&[]).producer(), settings(&[]).admin()] {
+            config
+                .create::<rdkafka::producer::BaseProducer>()
+                .expect("accepted");
+        }
+    }
+
+    #[test]
+    fn the_users_choice_stands_above_defaults_and_below_what_is_owned() {
+        let settings = settings(&[("linger.ms", "7"), ("acks", "1"), ("client.id", "mine")]);
+        let producer = settings.producer();
+        assert_eq!(producer.get("linger.ms"), Some("7"));
+        assert_eq!(producer.get("acks"), Some("all"));
+        assert_eq!(
+            settings.member(&subscription()).get("client.id"),
+            Some("mine")
+        );
+    }
+
+    /// A key must land in the partition that a Java producer would choose.
+    #[test]
+    fn keys_are_placed_by_murmur2() {
+        assert_eq!(
+            settings(&[]).producer().get("partitioner"),
+            Some("murmur2_random")
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! Commits of a member, one request at a time.
+//!
+//! Two requests under way could be retried past one another, and the older would take the position
+//! back. So what arrives meanwhile is merged, the newest position of a partition winning, and sent
+//! when the answer is there.
+
+use std::collections::HashMap;
+
+use tokio::sync::oneshot;
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::errors::commit_error;
+use super::raw::CommitReport;
+use crate::broker::{Commit, CommitError};
+use crate::decide::offsets::Progress;
+use crate::event::TopicPartition;
+
+/// Who waits for a commit.
+pub(super) type Reply = oneshot::Sender<Result<(), CommitError>>;
+
+/// The commits of one member.
+#[derive(Default)]
+pub(super) struct Committer {
+    waiting: HashMap<TopicPartition, Progress>,
+    waiters: Vec<Reply>,
+    under_way: Option<UnderWay>,
+    last_id: usize,
+}
+
+struct UnderWay {
+    id: usize,
+    waiters: Vec<Reply>,
+}
+
+impl Committer {
+    /// Takes new positions. Those of partitions that are not `owned` are left out, and the caller
+    /// hears of it.
+    pub(super) fn add(
+        &mut self,
+        commits: Vec<Commit>,
+        reply: Reply,
+        owned: impl Fn(&TopicPartition) -> bool,
+    ) {
+        let mut foreign = Vec::new();
+        for commit in commits {
+            if owned(&commit.partition) {
+                self.waiting.insert(commit.partition, commit.progress);
+            } else {
+                foreign.push(commit.partition.to_string());
+            }
+        }
+        if foreign.is_empty() {
+            self.waiters.push(reply);
+        } else {
+            // Nobody may listen any more.
+            let _ = reply.send(Err(CommitError::Fenced(format!(
+                "{} no longer belongs to this member",
+                foreign.join(", ")
+            ))));
+        }
+    }
+
+    /// What to send now under which number, if anything.
+    pub(super) fn next(&mut self) -> Option<(usize, Vec<Commit>)> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        if self.waiting.is_empty() {
+            for waiter in self.waiters.drain(..) {
+                let _ = waiter.send(Ok(()));
+            }
+            return None;
+        }
+        self.last_id += 1;
+        self.under_way = Some(UnderWay {
+            id: self.last_id,
+            waiters: std::mem::take(&mut self.waiters),
+        });
+        let commits = self
+            .waiting
+            .drain()
+            .map(|(partition, progress)| Commit {
+                partition,
+                progress,
+            })
+            .collect();
+        Some((self.last_id, commits))
+    }
+
+    /// Takes the answer to a request.
+    pub(super) fn report(&mut self, report: &CommitReport) {
+        self.finish(report.id, report.error);
+    }
+
+    /// The request with this number ended so.
+    pub(super) fn finish(&mut self, id: usize, error: Option<RDKafkaErrorCode>) {
+        if self.under_way.as_ref().is_none_or(|sent| sent.id != id) {
+            return;
+        }
+        let Some(sent) = self.under_way.take() else {
+            return;
+        };
+        // `_NO_OFFSET` says that every position was committed before.
+        let error = error.filter(|code| *code != RDKafkaErrorCode::NoOffset);
+        for waiter in sent.waiters {
+            let _ = waiter.send(error.map_or(Ok(()), |code| Err(commit_error(code))));
+        }
+    }
+
+    /// Whether nothing is under way or waits.
+    pub(super) fn idle(&self) -> bool {
+        self.under_way.is_none() && self.waiting.is_empty()
+    }
+
+    /// Drops what waits for these partitions; its callers hear that the group has moved on.
+    pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
+        let before = self.waiting.len();
+        for partition in partitions {
+            self.waiting.remove(partition);
+        }
+        if self.waiting.len() < before {
+            for waiter in self.waiters.drain(..) {
+                let _ = waiter.send(Err(CommitError::Fenced(
+                    "the partitions were given up before their positions were sent".to_owned(),
+                )));
+            }
+        }
+    }
+
+    /// Fails everything: the member leaves.
+    pub(super) fn end(&mut self) {
+        self.waiting.clear();
+        let under_way = self.under_way.take().map(|sent| sent.waiters);
+        for waiter in self
+            .waiters
+            .drain(..)
+            .chain(under_way.into_iter().flatten())
+        {
+            let _ = waiter.send(Err(CommitError::Fenced("the member has left".to_owned())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(next: u64) -> Vec<Commit> {
+        vec![Commit {
+            partition: TopicPartition::new("orders", 0),
+            progress: Progress::at(next),
+        }]
+    }
+
+    /// Two requests on their way may arrive in either order, and the position would go back.
+    #[test]
+    fn a_second_request_waits_for_the_first_and_carries_the_newest_position() {
+        let mut committer = Committer::default();
+        let (first, mut first_answer) = oneshot::channel();
+        let (second, mut second_answer) = oneshot::channel();
+        let (third, mut third_answer) = oneshot::channel();
+        committer.add(commit(1), first, |_| true);
+        let (id, sent) = committer.next().expect("a request");
+        assert_eq!(sent, commit(1));
+        committer.add(commit(2), second, |_| true);
+        committer.add(commit(3), third, |_| true);
+        assert!(committer.next().is_none());
+        committer.finish(id, None);
+        assert!(matches!(first_answer.try_recv(), Ok(Ok(()))));
+        assert!(second_answer.try_recv().is_err());
+        let (id, sent) = committer.next().expect("a request");
+        assert_eq!(sent, commit(3));
+        committer.finish(id, None);
+        assert!(matches!(second_answer.try_recv(), Ok(Ok(()))));
+        assert!(matches!(third_answer.try_recv(), Ok(Ok(()))));
+        assert!(committer.idle());
+    }
+
+    /// A position of a partition that another member owns by now would overwrite that member's.
+    #[test]
+    fn a_partition_that_is_not_ours_is_never_committed() {
+        let mut committer = Committer::default();
+        let (reply, mut answer) = oneshot::channel();
+        committer.add(commit(1), reply, |_| false);
+        assert!(matches!(answer.try_recv(), Ok(Err(CommitError::Fenced(_)))));
+        assert!(committer.next().is_none());
+    }
+
+    #[test]
+    fn what_waits_for_a_partition_given_up_is_not_sent() {
+        let mut committer = Committer::default();
+        let (reply, mut answer) = oneshot::channel();
+        committer.add(commit(1), reply, |_| true);
+        committer.forget(&[TopicPartition::new("orders", 0)]);
+        assert!(matches!(answer.try_recv(), Ok(Err(CommitError::Fenced(_)))));
+        assert!(committer.next().is_none());
+    }
+
+    /// An answer that came late must not be taken for the next request's.
+    #[test]
+    fn an_answer_to_another_request_is_ignored() {
+        let mut committer = Committer::default();
+        let (reply, mut answer) = oneshot::channel();
+        committer.add(commit(1), reply, |_| true);
+        let (id, _) = committer.next().expect("a request");
+        committer.finish(id + 1, None);
+        assert!(answer.try_recv().is_err());
+        committer.finish(id, Some(RDKafkaErrorCode::RebalanceInProgress));
+        assert!(matches!(
+            answer.try_recv(),
+            Ok(Err(CommitError::Passing(_)))
+        ));
+    }
+}

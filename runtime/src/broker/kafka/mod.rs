@@ -1,0 +1,160 @@
+//! The adapter for Apache Kafka, over librdkafka.
+//!
+//! ```text
+//! KafkaBroker ─ subscribe ─▶ PollThread (member of the group) ──▶ Outbox ──▶ KafkaSource
+//!      │                       ▲ commands: hold, release, commit ── KafkaControl, KafkaSink
+//!      │                     Producer (a thread) ◀── publish ────── KafkaSink
+//!      └─ topics ──────────▶ KafkaTopics: admin, reader and producer of its own
+//! ```
+//! No call that can block runs on an async worker; librdkafka is named nowhere else.
+
+mod client;
+mod commit;
+mod errors;
+mod first_start;
+mod health;
+mod member;
+mod outbox;
+mod partitions;
+mod poll_thread;
+mod positions;
+mod producer;
+mod publication;
+mod raw;
+mod reader;
+mod rebalance;
+mod source;
+mod topics;
+mod wake;
+mod watch;
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rdkafka::error::KafkaError;
+
+use super::{Broker, BrokerError, Session, Subscription, Topics};
+use crate::config;
+use client::{Listener, Reach, Settings};
+use errors::broker_error;
+use health::Health;
+use member::{Member, MemberContext};
+use outbox::Outbox;
+use poll_thread::PollThread;
+use producer::{Order, Producer};
+use source::{Ends, KafkaControl, KafkaSink, KafkaSource, Mailbox};
+use topics::KafkaTopics;
+use wake::Wake;
+
+/// A Kafka cluster.
+pub struct KafkaBroker {
+    settings: Settings,
+    reach: Arc<Reach>,
+    topics: Arc<KafkaTopics>,
+    health: Health,
+}
+
+impl KafkaBroker {
+    /// Prepares the clients. The cluster need not be in reach: connecting goes on for as long as
+    /// it takes. `instance` makes memberships static.
+    ///
+    /// # Errors
+    /// `Refused` where librdkafka does not take a property.
+    pub fn connect(
+        kafka: &config::Kafka,
+        instance: Option<&str>,
+    ) -> Result<Arc<Self>, BrokerError> {
+        let settings = Settings::new(kafka, instance);
+        let reach = Arc::new(Reach::default());
+        let listener = Listener {
+            reach: reach.clone(),
+            owner: "broker".into(),
+        };
+        // Each kind of client has checks of its own; better now than with the first event.
+        for config in [settings.producer(), settings.reader()] {
+            config
+                .create_native_config()
+                .map_err(|error| broker_error("the Kafka client", &error))?;
+        }
+        let topics = Arc::new(KafkaTopics::new(settings.clone(), listener.clone())?);
+        let health = Health::start(&settings, listener, reach.clone())?;
+        Ok(Arc::new(Self {
+            settings,
+            reach,
+            topics,
+            health,
+        }))
+    }
+}
+
+impl Broker for KafkaBroker {
+    fn subscribe(&self, subscription: Subscription) -> Result<Session, BrokerError> {
+        let subscription = Arc::new(subscription);
+        let listener = Listener {
+            reach: self.reach.clone(),
+            owner: subscription.consumer.clone(),
+        };
+        let config = self.settings.member(&subscription);
+        let member: Member = config
+            .create_with_context(MemberContext::new(listener.clone()))
+            .map_err(|error: KafkaError| broker_error("the Kafka consumer", &error))?;
+        let member = Arc::new(member);
+        let wake = Arc::new(Wake::default());
+        let outbox = Arc::new(Outbox::new(
+            wake.clone(),
+            subscription.fetch_events / 2,
+            subscription.fetch_bytes / 2,
+        ));
+        let mailbox = Arc::new(Mailbox::new(wake.clone()));
+        let ends = Arc::new(Ends::new(member.clone()));
+        let producer = Producer::start(
+            &subscription.consumer,
+            self.settings.producer(),
+            listener,
+            Order::Stream,
+        )
+        .map_err(no_thread)?;
+        let thread = PollThread::new(
+            member,
+            subscription.clone(),
+            outbox.clone(),
+            mailbox.clone(),
+            ends.clone(),
+            wake,
+        )
+        .ok_or_else(|| BrokerError::Refused("the Kafka consumer has no queue".to_owned()))?;
+        std::thread::Builder::new()
+            .name(format!("kafka-in-{}", subscription.consumer))
+            .spawn(move || thread.run())
+            .map_err(no_thread)?;
+        Ok(Session {
+            source: Box::new(KafkaSource {
+                outbox,
+                mailbox: mailbox.clone(),
+            }),
+            control: Arc::new(KafkaControl {
+                mailbox: mailbox.clone(),
+                ends,
+            }),
+            sink: Arc::new(KafkaSink { producer, mailbox }),
+        })
+    }
+
+    fn topics(&self) -> Arc<dyn Topics> {
+        self.topics.clone()
+    }
+
+    fn up(&self) -> bool {
+        self.reach.up()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.health.stop();
+        self.topics.close().boxed()
+    }
+}
+
+fn no_thread(error: std::io::Error) -> BrokerError {
+    BrokerError::Refused(format!("no thread can be started: {error}"))
+}

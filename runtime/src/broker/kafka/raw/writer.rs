@@ -1,0 +1,217 @@
+//! A producer at librdkafka's own level: a record costs one call and no allocation of ours.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use rdkafka::ClientConfig;
+use rdkafka::client::Client;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
+use rdkafka_sys as sys;
+use rdkafka_sys::rd_kafka_vtype_t as field;
+
+use super::event::Delivery;
+use super::queue::Queue;
+use crate::broker::kafka::client::Listener;
+use crate::broker::kafka::wake::Wake;
+use crate::records::RecordView;
+
+/// A producing client. Dropping it throws away what was not delivered, and can block for a while:
+/// drop it where that harms nobody.
+pub(in crate::broker::kafka) struct Writer {
+    topics: HashMap<Arc<str>, Topic>,
+    reports: Queue,
+    client: Arc<Client<Listener>>,
+}
+
+struct Topic(NonNull<sys::rd_kafka_topic_t>);
+
+// SAFETY: librdkafka's topic handles take calls from any thread.
+unsafe impl Send for Topic {}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `rd_kafka_topic_new` and goes once; `Writer` drops its
+        // topics before its client.
+        unsafe { sys::rd_kafka_topic_destroy(self.0.as_ptr()) };
+    }
+}
+
+impl Writer {
+    /// Makes the client; `wake` is woken when reports wait.
+    ///
+    /// # Errors
+    /// Where librdkafka does not take the configuration.
+    pub(in crate::broker::kafka) fn new(
+        config: &ClientConfig,
+        listener: Listener,
+        wake: Arc<Wake>,
+    ) -> Result<Self, KafkaError> {
+        let native = config.create_native_config()?;
+        // SAFETY: the configuration is valid and not used by a client yet.
+        unsafe {
+            sys::rd_kafka_conf_set_events(
+                native.ptr(),
+                sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR,
+            );
+        }
+        let client = Arc::new(Client::new(
+            config,
+            native,
+            RDKafkaType::RD_KAFKA_PRODUCER,
+            listener,
+        )?);
+        let mut reports = Queue::main(&client, client.clone())
+            .ok_or_else(|| KafkaError::ClientCreation("the client has no queue".into()))?;
+        reports.wakes(wake);
+        Ok(Self {
+            topics: HashMap::new(),
+            reports,
+            client,
+        })
+    }
+
+    /// Hands a record to librdkafka, which copies it. `id` comes back with its delivery.
+    ///
+    /// # Errors
+    /// `QueueFull` where there is no room now; any other where the record is refused. Then no
+    /// delivery follows.
+    pub(in crate::broker::kafka) fn produce(
+        &mut self,
+        record: &RecordView<'_>,
+        id: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let topic = self.topic(record.topic())?;
+        let partition = match record.partition() {
+            None => -1,
+            Some(number) => {
+                i32::try_from(number).map_err(|_| RDKafkaErrorCode::UnknownPartition)?
+            }
+        };
+        let headers = Headers::of(record)?;
+        let (key, key_length) = parts(record.key());
+        let (value, value_length) = parts(record.value());
+        // SAFETY: the arguments follow `rd_kafka_producev`'s description of each field, ended by
+        // END; key and value are copied (MSG_F_COPY); `id` travels as a pointer that nobody
+        // follows; the headers pass to librdkafka on success and stay ours otherwise.
+        let code = unsafe {
+            sys::rd_kafka_producev(
+                self.client.native_ptr(),
+                field::RD_KAFKA_VTYPE_RKT,
+                topic,
+                field::RD_KAFKA_VTYPE_PARTITION,
+                partition,
+                field::RD_KAFKA_VTYPE_MSGFLAGS,
+                sys::RD_KAFKA_MSG_F_COPY,
+                field::RD_KAFKA_VTYPE_VALUE,
+                value,
+                value_length,
+                field::RD_KAFKA_VTYPE_KEY,
+                key,
+                key_length,
+                field::RD_KAFKA_VTYPE_OPAQUE,
+                id as *mut c_void,
+                field::RD_KAFKA_VTYPE_TIMESTAMP,
+                record.timestamp_ms().unwrap_or(0),
+                field::RD_KAFKA_VTYPE_HEADERS,
+                headers.0,
+                field::RD_KAFKA_VTYPE_END,
+            )
+        };
+        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            std::mem::forget(headers);
+            Ok(())
+        } else {
+            Err(code.into())
+        }
+    }
+
+    /// Calls `each` for every record whose fate is known by now.
+    pub(in crate::broker::kafka) fn deliveries(&self, each: impl FnMut(Delivery<'_>)) {
+        self.reports.deliveries(&**self.client.context(), each);
+    }
+
+    /// The first error after which this producer can do nothing more.
+    pub(in crate::broker::kafka) fn fatal_error(&self) -> Option<RDKafkaErrorCode> {
+        self.client.fatal_error().map(|(code, _)| code)
+    }
+
+    fn topic(&mut self, name: &Arc<str>) -> Result<*mut sys::rd_kafka_topic_t, RDKafkaErrorCode> {
+        if let Some(topic) = self.topics.get(name) {
+            return Ok(topic.0.as_ptr());
+        }
+        let text = CString::new(&**name).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+        // SAFETY: the client is valid, the name a C string; a null configuration is the default.
+        let topic = unsafe {
+            sys::rd_kafka_topic_new(self.client.native_ptr(), text.as_ptr(), ptr::null_mut())
+        };
+        let topic = Topic(NonNull::new(topic).ok_or(RDKafkaErrorCode::InvalidTopic)?);
+        let raw = topic.0.as_ptr();
+        self.topics.insert(name.clone(), topic);
+        Ok(raw)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // SAFETY: the client is valid. Purged records need no report: their publications were
+        // answered before.
+        unsafe {
+            sys::rd_kafka_purge(
+                self.client.native_ptr(),
+                sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT,
+            );
+        }
+        self.topics.clear();
+        self.deliveries(|_| {});
+    }
+}
+
+/// Headers on their way to librdkafka; null where there are none.
+struct Headers(*mut sys::rd_kafka_headers_t);
+
+impl Headers {
+    fn of(record: &RecordView<'_>) -> Result<Self, RDKafkaErrorCode> {
+        let headers = record.headers();
+        if headers.len() == 0 {
+            return Ok(Self(ptr::null_mut()));
+        }
+        // SAFETY: no preconditions; the list is ours until it is given away or dropped.
+        let list = Self(unsafe { sys::rd_kafka_headers_new(headers.len()) });
+        for (name, value) in headers {
+            let (value, value_length) = parts(value);
+            // SAFETY: name and value are so many bytes and are copied; a null value is a null.
+            let code = unsafe {
+                sys::rd_kafka_header_add(
+                    list.0,
+                    name.as_ptr().cast(),
+                    name.len() as isize,
+                    value,
+                    value_length as isize,
+                )
+            };
+            if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(code.into());
+            }
+        }
+        Ok(list)
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: a list that was not given away is ours and goes once.
+            unsafe { sys::rd_kafka_headers_destroy(self.0) };
+        }
+    }
+}
+
+fn parts(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
+    match bytes {
+        None => (ptr::null_mut(), 0),
+        Some(bytes) => (bytes.as_ptr().cast_mut().cast(), bytes.len()),
+    }
+}

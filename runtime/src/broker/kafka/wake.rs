@@ -1,0 +1,32 @@
+//! What a thread of the adapter sleeps on: librdkafka's queues, commands and room all wake it.
+
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// A flag that stays raised until the sleeper has seen it, so that no wake-up is ever lost.
+#[derive(Default)]
+pub(super) struct Wake {
+    raised: Mutex<bool>,
+    condition: Condvar,
+}
+
+impl Wake {
+    /// Wakes the sleeper, or keeps it from falling asleep next time. Never blocks for long.
+    pub(super) fn notify(&self) {
+        let mut raised = self.raised.lock();
+        if !*raised {
+            *raised = true;
+            self.condition.notify_one();
+        }
+    }
+
+    /// Sleeps until woken, at most for `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) {
+        let mut raised = self.raised.lock();
+        if !*raised {
+            self.condition.wait_for(&mut raised, timeout);
+        }
+        *raised = false;
+    }
+}

@@ -1,0 +1,165 @@
+//! The programs that are compared, each a process of its own so that its processor time is its own.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use millstream_test_support::guard::{Guarded, Plan};
+use millstream_test_support::ports::free_port;
+use millstream_test_support::workspace;
+
+use crate::query::Query;
+
+/// A program that does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Contender {
+    /// The bare librdkafka loop.
+    Bound,
+    /// The release build of the runtime, with the query as a plugin.
+    Millstream,
+}
+
+/// What a contender works on.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    pub query: Query,
+    pub bootstrap: &'a str,
+    pub group: &'a str,
+    pub input: &'a str,
+    pub output: &'a str,
+    pub partitions: i32,
+    pub events: u64,
+    /// Configuration, caches and logs; kept from run to run.
+    pub folder: &'a Path,
+}
+
+impl Contender {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bound => "bound",
+            Self::Millstream => "millstream",
+        }
+    }
+
+    /// Fails early, with what to do, where it cannot run.
+    ///
+    /// # Errors
+    /// What it needs was not built.
+    pub fn check(self, queries: &[Query]) -> Result<()> {
+        if self == Self::Millstream {
+            let mut needed = vec![binary()];
+            needed.extend(queries.iter().map(|query| plugin(*query)));
+            for file in needed {
+                ensure!(
+                    file.is_file(),
+                    "there is no {}; `make bench` builds it (or leave this contender out: \
+                     --contenders bound)",
+                    file.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts it. It ends by itself when all events are processed.
+    ///
+    /// # Errors
+    /// Its configuration cannot be written, or it cannot be started.
+    pub fn start(self, job: &Job<'_>) -> Result<Guarded> {
+        let (program, arguments) = match self {
+            Self::Bound => (std::env::current_exe()?, bound(job)),
+            Self::Millstream => (binary(), millstream(job)?),
+        };
+        let log = self.log(job.folder);
+        Guarded::start(&Plan {
+            program: program.as_os_str(),
+            arguments,
+            environment: Vec::new(),
+            folder: job.folder,
+            stdout: Some(&log),
+            stderr: Some(&log),
+            remove: None,
+        })
+    }
+
+    /// Where its words go.
+    pub fn log(self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.log", self.name()))
+    }
+}
+
+fn binary() -> PathBuf {
+    workspace::target_dir().join("release/millstream")
+}
+
+fn plugin(query: Query) -> PathBuf {
+    let file = format!("millstream_bench_{}.wasm", query.name());
+    workspace::target_dir()
+        .join("wasm32-wasip2/plugin")
+        .join(file)
+}
+
+fn bound(job: &Job<'_>) -> Vec<OsString> {
+    [
+        "bound",
+        "--bootstrap",
+        job.bootstrap,
+        "--group",
+        job.group,
+        "--input",
+        job.input,
+        "--output",
+        job.output,
+        "--partitions",
+        &job.partitions.to_string(),
+        "--events",
+        &job.events.to_string(),
+        "--query",
+        job.query.name(),
+    ]
+    .map(OsString::from)
+    .to_vec()
+}
+
+fn millstream(job: &Job<'_>) -> Result<Vec<OsString>> {
+    let config = configuration(job, free_port()?, &plugin(job.query));
+    let file = job.folder.join(format!("{}.toml", job.query.name()));
+    std::fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(vec!["run".into(), file.into(), "--until-idle".into()])
+}
+
+/// The defaults, but for names: what a user gets is what is measured.
+fn configuration(job: &Job<'_>, admin: u16, plugin: &Path) -> String {
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    format!(
+        r#"[runtime]
+cache_dir = "cache"
+
+[broker]
+kind = "kafka"
+data_dir = "data"
+
+[broker.properties]
+"bootstrap.servers" = {bootstrap}
+
+[admin]
+listen = "127.0.0.1:{admin}"
+
+[[consumer]]
+name = "{query}"
+group = {group}
+plugin = {plugin}
+topics = [{input}]
+start = "beginning"
+outputs = {{ default = {output} }}
+"#,
+        bootstrap = text(job.bootstrap),
+        query = job.query.name(),
+        group = text(job.group),
+        plugin = text(&plugin.to_string_lossy()),
+        input = text(job.input),
+        output = text(job.output),
+    )
+}

@@ -1,0 +1,20 @@
+//! What whole-program tests and the benchmark share.
+//!
+//! ```text
+//! a test ──▶ process  the built runtime, its folder, its logs ──▶ guard  no child outlives us
+//!        ──▶ kafka    a real broker ──▶ kafka_libs  its jars; kafka_tools  a reader not ours
+//!        ──▶ plugins  components, built once
+//!        ──▶ retail   order lines; metrics  what a scrape says; wait  polls with a deadline
+//! ```
+
+pub mod guard;
+pub mod kafka;
+pub mod kafka_libs;
+pub mod kafka_tools;
+pub mod metrics;
+pub mod plugins;
+pub mod ports;
+pub mod process;
+pub mod retail;
+pub mod wait;
+pub mod workspace;
