@@ -19,9 +19,7 @@ use crate::config::TopicSettings;
 use crate::event::TopicPartition;
 
 /// `GET /api/v1/consumers`.
-pub(super) async fn consumers(
-    Extract(state): Extract<Arc<State>>,
-) -> Json<Vec<ConsumerReport>> {
+pub(super) async fn consumers(Extract(state): Extract<Arc<State>>) -> Json<Vec<ConsumerReport>> {
     Json(state.health.consumers())
 }
 

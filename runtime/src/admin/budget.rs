@@ -61,7 +61,10 @@ impl BodyBudget {
         match tokio::time::timeout_at(deadline, read).await {
             Err(_) => Err(error(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+                format!(
+                    "the body did not arrive within {} s",
+                    BODY_TIMEOUT.as_secs()
+                ),
             )),
             Ok(Ok(bytes)) => Ok(Held { bytes, _room: room }),
             Ok(Err(failure)) if announced.is_none() && is_limit(&failure) => Err(too_large()),
@@ -115,7 +118,8 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let budget = BodyBudget::new();
         let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
-        let read = budget.read(&HeaderMap::new(), Body::from_stream(never));
+        let headers = HeaderMap::new();
+        let read = budget.read(&headers, Body::from_stream(never));
         let refused = read.await.err().map(|refused| refused.status);
         assert_eq!(refused, Some(StatusCode::REQUEST_TIMEOUT));
         assert_eq!(budget.bytes.available_permits(), ALL_BODIES);

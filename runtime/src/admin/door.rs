@@ -232,9 +232,10 @@ fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), Refusa
     }
     let given = one(headers, &CONTENT_TYPE)?;
     let fits = match given {
-        Some(given) => given.trim_start().get(..12).is_some_and(|start| {
-            start.eq_ignore_ascii_case("application/")
-        }),
+        Some(given) => given
+            .trim_start()
+            .get(..12)
+            .is_some_and(|start| start.eq_ignore_ascii_case("application/")),
         None => *method == Method::DELETE,
     };
     match fits {
@@ -298,7 +299,10 @@ mod tests {
     }
 
     fn door() -> Door {
-        Door::new(&["Mill.Example.com".to_owned(), "proxy:8443".to_owned()], None)
+        Door::new(
+            &["Mill.Example.com".to_owned(), "proxy:8443".to_owned()],
+            None,
+        )
     }
 
     #[test]
@@ -392,7 +396,11 @@ mod tests {
     fn what_a_form_can_send_changes_nothing() {
         let cases = [
             (Method::POST, Some("application/json"), 200),
-            (Method::POST, Some("Application/X-NDJSON; charset=utf-8"), 200),
+            (
+                Method::POST,
+                Some("Application/X-NDJSON; charset=utf-8"),
+                200,
+            ),
             (Method::POST, Some("application/octet-stream"), 200),
             (Method::POST, Some("text/plain"), 415),
             (Method::POST, Some("text/plain; application/json"), 415),

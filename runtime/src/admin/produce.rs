@@ -145,9 +145,8 @@ fn single(
             stored.push((name.to_owned(), Cow::Borrowed(bytes)));
         }
     }
-    let bad = |(name, _): &&(String, _)| {
-        name.is_empty() || name == "ce_" || name.len() > MAX_HEADER_NAME
-    };
+    let bad =
+        |(name, _): &&(String, _)| name.is_empty() || name == "ce_" || name.len() > MAX_HEADER_NAME;
     if let Some((name, _)) = stored.iter().find(bad) {
         return Err(error(
             StatusCode::BAD_REQUEST,

@@ -26,7 +26,7 @@ use self::deploy::Running;
 use self::health::RuntimeHealth;
 use crate::admin::{self, State};
 use crate::broker::embedded::EmbeddedBroker;
-//KAFKA use crate::broker::kafka::KafkaBroker;
+use crate::broker::kafka::KafkaBroker;
 use crate::broker::remote::store_id;
 use crate::broker::{Broker, BrokerError};
 use crate::clock;
@@ -103,14 +103,15 @@ enum Ended {
     Failed(anyhow::Error),
 }
 
-/// Opens the broker of a configuration; may block on a disk.
+/// Opens the broker of a configuration; may block on a disk. `instance` is the identity for static
+/// membership of groups.
 ///
 /// # Errors
 /// The store cannot be opened, or a property of the client is refused.
-pub fn open_broker(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
+pub fn open_broker(config: &Config, instance: Option<&str>) -> Result<Arc<dyn Broker>, BrokerError> {
     Ok(match &config.broker {
         config::Broker::Embedded(embedded) => EmbeddedBroker::open(embedded, &config.topics)?,
-        config::Broker::Kafka(_) => todo!(),
+        config::Broker::Kafka(kafka) => KafkaBroker::connect(kafka, instance)?,
     })
 }
 
@@ -187,7 +188,9 @@ async fn start(
 
 async fn open(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
     let config = config.clone();
-    let opening = tokio::task::spawn_blocking(move || open_broker(&config));
+    let opening = tokio::task::spawn_blocking(move || {
+        open_broker(&config, config.runtime.instance.as_deref())
+    });
     Ok(opening.await.context("opening the broker panicked")??)
 }
 

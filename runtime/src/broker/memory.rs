@@ -192,7 +192,9 @@ impl Topics for Memory {
             let topics = self.topics.lock();
             let records = &topics[&partition.topic][partition.partition as usize];
             let older = |ms: Option<i64>| ms.unwrap_or(0) < timestamp_ms;
-            let found = records.iter().position(|record| !older(record.timestamp_ms()));
+            let found = records
+                .iter()
+                .position(|record| !older(record.timestamp_ms()));
             Ok(found.unwrap_or(records.len()) as u64)
         })
     }

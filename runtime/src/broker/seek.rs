@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::{BrokerError, PartitionInfo, Topics};
+use crate::config::time;
 use crate::event::TopicPartition;
 
 /// A place in each partition of a topic.
@@ -62,33 +63,15 @@ fn time_ms(text: &str) -> Option<i64> {
     if let Some(number) = digits(text) {
         return i64::try_from(number).ok();
     }
-    let written: toml::value::Datetime = text.parse().ok()?;
-    let date = written.date?;
-    let days = days_since_1970(
-        i64::from(date.year),
-        i64::from(date.month),
-        i64::from(date.day),
-    );
-    let mut ms = days * 86_400_000;
-    if let Some(time) = written.time {
-        let second = i64::from(time.second.unwrap_or(0));
-        let minutes = i64::from(time.hour) * 60 + i64::from(time.minute);
-        ms += (minutes * 60 + second) * 1000 + i64::from(time.nanosecond.unwrap_or(0)) / 1_000_000;
-    }
-    match written.offset {
-        Some(toml::value::Offset::Custom { minutes }) => Some(ms - i64::from(minutes) * 60_000),
-        Some(toml::value::Offset::Z) | None => Some(ms),
-    }
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar, by counting years that begin in March, so that
-/// the leap day is a year's last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let months_since_march = (month + 9) % 12;
-    let day_of_year = (153 * months_since_march + 2) / 5 + day - 1;
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    year * 365 + leap_days + day_of_year - 719_468
+    let mut written: toml::value::Datetime = text.parse().ok()?;
+    written.time.get_or_insert(toml::value::Time {
+        hour: 0,
+        minute: 0,
+        second: None,
+        nanosecond: None,
+    });
+    written.offset.get_or_insert(toml::value::Offset::Z);
+    time::milliseconds(&written)
 }
 
 impl Seek {
@@ -140,7 +123,16 @@ mod tests {
     #[test]
     fn what_names_no_place_is_refused() {
         for text in [
-            "", "-", "@", "+5", "--5", "-+5", "begin", "@noon", "@10:00:00", "1.5",
+            "",
+            "-",
+            "@",
+            "+5",
+            "--5",
+            "-+5",
+            "begin",
+            "@noon",
+            "@10:00:00",
+            "1.5",
             "99999999999999999999",
         ] {
             let error = text.parse::<Seek>();

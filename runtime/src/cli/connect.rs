@@ -65,8 +65,10 @@ pub async fn running(config: &Config) -> anyhow::Result<Option<Remote>> {
             );
             Ok(None)
         }
-        Err(BrokerError::Refused(text)) => Err(anyhow::anyhow!(text)
-            .context(format!("the runtime at {address} does not let us in"))),
+        Err(BrokerError::Refused(text)) => {
+            Err(anyhow::anyhow!(text)
+                .context(format!("the runtime at {address} does not let us in")))
+        }
         Err(_) => Ok(None),
     }
 }
@@ -115,10 +117,11 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Opens the broker in this process, on a thread that may block.
+/// Opens the broker in this process, on a thread that may block. Static membership is the running
+/// runtime's: a command must not take its place.
 async fn open(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
     let config = config.clone();
-    let opening = tokio::task::spawn_blocking(move || app::open_broker(&config));
+    let opening = tokio::task::spawn_blocking(move || app::open_broker(&config, None));
     opening
         .await
         .unwrap_or_else(|error| Err(BrokerError::Store(format!("opening it failed: {error}"))))
@@ -126,7 +129,91 @@ async fn open(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::admin::{ConsumerReport, Health, Readiness, State, serve};
+    use crate::broker::memory::Memory;
+
+    struct Idle;
+
+    impl Health for Idle {
+        fn alive(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn ready(&self) -> Readiness {
+            Readiness::default()
+        }
+
+        fn draining(&self) -> bool {
+            false
+        }
+
+        fn consumers(&self) -> Vec<ConsumerReport> {
+            Vec::new()
+        }
+    }
+
+    /// Where a runtime serves the topic `running`, and the configuration that names it; it says
+    /// that its data is in `data`, beside the configuration.
+    async fn runtime(folder: &Path, data: &str) -> (Config, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let config = |data: &str| {
+            let file = folder.join("millstream.toml");
+            let text =
+                format!("[broker]\ndata_dir = \"{data}\"\n[admin]\nlisten = \"{address}\"\n");
+            std::fs::write(&file, text).expect("written");
+            let loaded = config::load(&file, &|_| None);
+            loaded.unwrap_or_else(|problems| panic!("{}", problems.render(false)))
+        };
+        let served = config(data);
+        let state = State::new(
+            Arc::new(String::new),
+            Arc::new(Memory::with_topic("running", 1)),
+            Arc::new(Idle),
+            BTreeMap::new(),
+            store_id(&served.broker),
+        );
+        let stop = CancellationToken::new();
+        let (stopped, admin) = (stop.clone(), served.admin.clone());
+        tokio::spawn(async move { serve(listener, Arc::new(state), &admin, stopped).await });
+        (config("data"), stop)
+    }
+
+    async fn topics(config: &Config) -> Vec<String> {
+        let connection = connect(config).await.expect("a connection");
+        let topics = connection.topics.list().await.expect("topics");
+        connection.close().await;
+        topics.iter().map(|info| info.name.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_running_runtime_is_asked_and_without_one_the_store_is_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (config, stop) = runtime(folder.path(), "data").await;
+        assert_eq!(topics(&config).await, ["running"]);
+        assert!(!folder.path().join("data").exists(), "the store was opened");
+        stop.cancel();
+        let gone = async { while running(&config).await.is_ok_and(|found| found.is_some()) {} };
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(10), gone).await;
+        assert!(waited.is_ok(), "the runtime still answers");
+        assert!(topics(&config).await.is_empty());
+    }
+
+    /// Two projects have the same default address: what is meant for one must not end up in the
+    /// other.
+    #[tokio::test]
+    async fn a_runtime_with_other_data_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (config, _stop) = runtime(folder.path(), "other").await;
+        assert!(topics(&config).await.is_empty());
+    }
 
     #[test]
     fn a_listener_on_every_address_is_reached_over_loopback() {

@@ -190,7 +190,10 @@ mod tests {
 
     fn args(line: &str) -> Args {
         let cli = Cli::try_parse_from(line.split_whitespace());
-        match cli.unwrap_or_else(|error| panic!("{line}: {error}")).command {
+        match cli
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+            .command
+        {
             Command::Consume(args) => args,
             other => panic!("{other:?}"),
         }
@@ -231,6 +234,9 @@ mod tests {
         let text = error.map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(text, "there is no topic orders/2");
         wanted.partition = None;
-        assert_eq!(cursors(&topics, &wanted).await.map(|c| c.len()).ok(), Some(2));
+        assert_eq!(
+            cursors(&topics, &wanted).await.map(|c| c.len()).ok(),
+            Some(2)
+        );
     }
 }

@@ -187,9 +187,9 @@ mod tests {
     /// A pipe must get the very bytes; a terminal must not get an escape sequence.
     #[test]
     fn bytes_are_as_they_are_but_on_a_terminal() {
-        let value = Some(&b"\x1b[2J\xff\xc2\x9bm gr\xc3\xbc\xc3\x9f"[..]);
-        assert_eq!(show("%v", false, None, value), value.unwrap_or_default());
-        let shown = show("%v", true, None, value);
+        let value = &b"\x1b[2J\xff\xc2\x9bm gr\xc3\xbc\xc3\x9f"[..];
+        assert_eq!(show("%v", false, None, Some(value)), value);
+        let shown = show("%v", true, None, Some(value));
         let shown = String::from_utf8_lossy(&shown);
         assert_eq!(shown, "\\x1b[2J\\xff\\x9bm grüß");
     }

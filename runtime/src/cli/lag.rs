@@ -65,7 +65,10 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     }
     let table = table(&rows);
     if table.is_empty() {
-        eprintln!("none of the consumers' topics exist yet");
+        match config.consumers.is_empty() {
+            true => eprintln!("{} has no consumers", config.file.display()),
+            false => eprintln!("none of the consumers' topics exist yet"),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     terminal::print(&table.render(context.color)).await?;
@@ -117,8 +120,14 @@ async fn rows(
 
 /// Whether a consumer reads a topic: by name, or by a pattern that its own outputs never match.
 fn reads(consumer: &Consumer, topic: &str) -> bool {
-    let outputs = consumer.outputs.iter().filter_map(|output| output.topic.as_deref());
-    let dead_letters = consumer.dead_letter.iter().map(|dead_letter| &*dead_letter.topic);
+    let outputs = consumer
+        .outputs
+        .iter()
+        .filter_map(|output| output.topic.as_deref());
+    let dead_letters = consumer
+        .dead_letter
+        .iter()
+        .map(|dead_letter| &*dead_letter.topic);
     let own = outputs.chain(dead_letters).any(|name| name == topic);
     consumer.topics.iter().any(|entry| match entry {
         TopicPattern::Name(_) => entry.matches(topic),
@@ -193,4 +202,108 @@ fn table(rows: &[Row]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::admin::PartitionReport;
+    use crate::broker::memory::Memory;
+    use crate::config;
+    use crate::records::{NewRecord, Records};
+
+    /// A configuration with the consumer `enrich` on `orders` and on the pattern `^order.*`.
+    fn config() -> Config {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("millstream.toml");
+        std::fs::write(folder.path().join("p.wasm"), b"").expect("written");
+        let text = r#"
+            [[consumer]]
+            name = "enrich"
+            plugin = "p.wasm"
+            topics = ["^order.*"]
+            outputs = { default = "orders-enriched" }
+            dead_letter = { topic = "orders.dlq" }
+        "#;
+        std::fs::write(&file, text).expect("written");
+        let loaded = config::load(&PathBuf::from(&file), &|_| None);
+        loaded.unwrap_or_else(|problems| panic!("{}", problems.render(false)))
+    }
+
+    async fn topics() -> Memory {
+        let topics = Memory::with_topic("orders", 2);
+        let mut records = Records::new();
+        for topic in [
+            "orders",
+            "orders",
+            "orders",
+            "orders-enriched",
+            "orders.dlq",
+            "other",
+        ] {
+            records.push(
+                &topic.into(),
+                NewRecord {
+                    partition: Some(0),
+                    ..NewRecord::default()
+                },
+            );
+        }
+        topics.produce(records).await.expect("written");
+        topics
+    }
+
+    async fn shown(topics: &Memory, reports: Option<&[ConsumerReport]>) -> Vec<Row> {
+        let args = Args {
+            consumers: Vec::new(),
+        };
+        rows(&args, &config(), topics, reports).await.expect("rows")
+    }
+
+    /// What the consumer writes itself is never its input: it must not show as lag.
+    #[tokio::test]
+    async fn a_pattern_counts_no_topics_of_the_consumers_own() {
+        let topics = topics().await;
+        topics.set_positions(vec![(TopicPartition::new("orders", 0), Progress::at(1))]);
+        let rows = shown(&topics, None).await;
+        let wanted = "\
+CONSUMER  TOPIC   PARTITION  POSITION  END  LAG  STATE
+enrich    orders          0         1    3    2  stopped
+enrich    orders          1         -    0    0  stopped
+";
+        assert_eq!(table(&rows).render(false), wanted);
+    }
+
+    #[tokio::test]
+    async fn what_is_settled_above_the_position_is_no_lag() {
+        let topics = topics().await;
+        let progress = Progress {
+            next: 0,
+            above: std::iter::once(1..2).collect(),
+        };
+        topics.set_positions(vec![(TopicPartition::new("orders", 0), progress)]);
+        assert_eq!(shown(&topics, None).await[0].lag, 2);
+    }
+
+    #[tokio::test]
+    async fn the_runtime_says_what_state_a_partition_is_in() {
+        let topics = topics().await;
+        let report = ConsumerReport {
+            name: "enrich".to_owned(),
+            state: "running".to_owned(),
+            partitions: vec![PartitionReport {
+                topic: "orders".to_owned(),
+                partition: 0,
+                halted: Some("poison at 2".to_owned()),
+                ..PartitionReport::default()
+            }],
+            ..ConsumerReport::default()
+        };
+        let rows = shown(&topics, Some(&[report])).await;
+        let states: Vec<_> = rows.iter().map(|row| row.state.as_str()).collect();
+        assert_eq!(states, ["halted", "elsewhere"]);
+        assert_eq!(rows[0].reason.as_deref(), Some("poison at 2"));
+    }
 }

@@ -246,7 +246,10 @@ mod tests {
         let input = b"x\n".repeat(BATCH_EVENTS + 1);
         let (sender, mut receiver) = tokio::sync::mpsc::channel(10);
         read(&input[..], &shape(), &sender).expect("no error");
-        assert_eq!(receiver.blocking_recv().map(|r| r.len()), Some(BATCH_EVENTS));
+        assert_eq!(
+            receiver.blocking_recv().map(|r| r.len()),
+            Some(BATCH_EVENTS)
+        );
         let endless = std::io::repeat(b'x');
         let error = read(endless, &shape(), &sender).expect_err("an error");
         assert!(error.to_string().contains("longer than 8 MiB"), "{error}");

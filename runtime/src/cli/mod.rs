@@ -8,7 +8,7 @@
 //! Data goes to stdout and everything else to stderr. A command is a file with `Args` and `run`.
 
 mod completions;
-mod config;
+pub mod config;
 pub mod connect;
 mod consume;
 mod exit;
@@ -35,15 +35,24 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use self::exit::Failure;
 use crate::logging::{self, LogFormat};
 
+/// Heading of the options that every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Runs event consumers as sandboxed WebAssembly plugins.
 #[derive(Debug, Parser)]
-#[command(name = "millstream", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "millstream",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 #[command(after_help = "Every option can be set by the environment variable that its help names.")]
 struct Cli {
     /// The configuration
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MILLSTREAM_CONFIG",
         value_name = "FILE",
         default_value = "millstream.toml"
@@ -54,6 +63,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MILLSTREAM_OUTPUT",
         value_name = "FORMAT",
         default_value = "text"
@@ -61,7 +71,13 @@ struct Cli {
     output: OutputFormat,
 
     /// The same as --output json
-    #[arg(long, global = true, env = "MILLSTREAM_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        env = "MILLSTREAM_JSON",
+        value_parser = FalseyValueParser::new()
+    )]
     json: bool,
 
     /// What is logged to stderr: error, warn, info, debug or trace, or directives such as
@@ -69,6 +85,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MILLSTREAM_LOG_LEVEL",
         value_name = "LEVEL",
         hide_default_value = true
@@ -79,6 +96,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MILLSTREAM_LOG_FORMAT",
         value_name = "FORMAT",
         default_value = "text"
@@ -93,9 +111,9 @@ struct Cli {
 enum Command {
     /// Run the consumers until stopped
     Run(run::Args),
-    /// Check the configuration and its plugins without starting
+    /// Check a configuration without running it
     Validate(validate::Args),
-    /// Show the configuration that applies, or its schema
+    /// Look at the configuration
     Config(config::Args),
     /// Write events to a topic, one a line
     Produce(produce::Args),
@@ -137,7 +155,11 @@ impl Cli {
         let json = self.json && !matches!(self.command, Command::Produce(_));
         Context {
             config: self.config.clone(),
-            output: if json { OutputFormat::Json } else { self.output },
+            output: if json {
+                OutputFormat::Json
+            } else {
+                self.output
+            },
             color: std::io::stdout().is_terminal() && colors_wanted(),
         }
     }

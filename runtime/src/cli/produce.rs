@@ -78,9 +78,9 @@ pub struct Args {
 
 fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, _)) if name.is_empty() || name.len() > MAX_HEADER_NAME => Err(format!(
-            "a header's name has 1 to {MAX_HEADER_NAME} bytes"
-        )),
+        Some((name, _)) if name.is_empty() || name.len() > MAX_HEADER_NAME => {
+            Err(format!("a header's name has 1 to {MAX_HEADER_NAME} bytes"))
+        }
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err("a header is NAME=VALUE".to_owned()),
     }

@@ -180,7 +180,9 @@ fn counts(counts: &[(String, u64)]) -> String {
 
 fn json(summary: &RunSummary) -> serde_json::Value {
     let object = |counts: &[(String, u64)]| {
-        let pairs = counts.iter().map(|(name, count)| (name.clone(), (*count).into()));
+        let pairs = counts
+            .iter()
+            .map(|(name, count)| (name.clone(), (*count).into()));
         serde_json::Value::Object(pairs.collect())
     };
     let consumers = summary.consumers.iter().map(|one| {
@@ -208,7 +210,9 @@ mod tests {
     fn summary() -> RunSummary {
         let counts = |pairs: &[(&str, u64)]| {
             let pairs = pairs.iter();
-            pairs.map(|(name, count)| ((*name).to_owned(), *count)).collect()
+            pairs
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect()
         };
         RunSummary {
             duration: Duration::from_millis(2_500),
@@ -256,7 +260,12 @@ alerts           0  -                            -
 
     #[test]
     fn thousands_are_apart() {
-        let cases = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")];
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ];
         for (number, wanted) in cases {
             assert_eq!(grouped(number), wanted);
         }

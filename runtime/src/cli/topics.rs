@@ -138,7 +138,8 @@ async fn act(
                     anyhow::bail!("there is no topic {name}");
                 }
             }
-            found.retain(|info| wanted.is_empty() || wanted.iter().any(|name| **name == *info.name));
+            found
+                .retain(|info| wanted.is_empty() || wanted.iter().any(|name| **name == *info.name));
             list(&found, context).await
         }
         Action::Create(new) => {
@@ -190,7 +191,9 @@ async fn list(found: &[TopicInfo], context: &Context) -> anyhow::Result<()> {
         return terminal::print_json(&reports).await;
     }
     if found.is_empty() {
-        eprintln!("no topics; `millstream produce TOPIC` or `millstream topics create TOPIC` makes one");
+        eprintln!(
+            "no topics; `millstream produce TOPIC` or `millstream topics create TOPIC` makes one"
+        );
         return Ok(());
     }
     terminal::print(&table(found).render(context.color)).await

@@ -20,7 +20,7 @@ pub mod show;
 mod source;
 #[cfg(test)]
 mod tests;
-mod time;
+pub mod time;
 pub mod units;
 mod written;
 

@@ -72,16 +72,9 @@ pub async fn run(call: Call) -> Done {
     let begun = Instant::now();
     let result = process(&generation, instance.as_mut(), &work, begun).await;
     let took = begun.elapsed();
-    let dead = matches!(
-        result,
-        Err(Trouble::Call(
-            CallError::Trap(_) | CallError::Deadline(_) | CallError::Memory(_),
-            _
-        ))
-    );
     Done {
         generation,
-        instance: (!dead).then_some(instance),
+        instance: instance.alive().then_some(instance),
         work,
         result,
         took,

@@ -34,12 +34,17 @@ pub fn store_id(broker: &config::Broker) -> String {
     let place = match broker {
         config::Broker::Embedded(embedded) => {
             let folder = &embedded.data_dir;
-            let known = folder.canonicalize().or_else(|_| std::path::absolute(folder));
+            let known = folder
+                .canonicalize()
+                .or_else(|_| std::path::absolute(folder));
             known.unwrap_or_else(|_| folder.clone()).into_os_string()
         }
         config::Broker::Kafka(kafka) => {
             let servers = kafka.properties.get("bootstrap.servers");
-            servers.map(|servers| servers.reveal()).unwrap_or_default().into()
+            servers
+                .map(|servers| servers.reveal())
+                .unwrap_or_default()
+                .into()
         }
     };
     hex::encode(&Sha256::digest(place.as_encoded_bytes())[..16])
@@ -372,7 +377,10 @@ mod tests {
 
     #[test]
     fn an_answer_of_something_else_is_told_by_its_status() {
-        assert!(matches!(error_of(503, b"<html>"), BrokerError::Unreachable(_)));
+        assert!(matches!(
+            error_of(503, b"<html>"),
+            BrokerError::Unreachable(_)
+        ));
         assert!(matches!(error_of(401, b""), BrokerError::Refused(_)));
         assert!(matches!(error_of(500, b""), BrokerError::Store(_)));
     }

@@ -297,7 +297,10 @@ mod tests {
             ..NewTopic::default()
         };
         let settings = asked.settings(&defaults);
-        assert_eq!((settings.partitions, settings.max_event), (Some(5), Some(10)));
+        assert_eq!(
+            (settings.partitions, settings.max_event),
+            (Some(5), Some(10))
+        );
     }
 
     #[test]

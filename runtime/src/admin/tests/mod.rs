@@ -1,0 +1,337 @@
+//! The HTTP interface as its callers meet it, hostile ones included.
+
+mod hostile;
+mod remote;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::broker::memory::Memory;
+use crate::config::secret::Secret;
+
+/// A runtime whose health is what the test says.
+#[derive(Default)]
+struct Told {
+    draining: Mutex<bool>,
+    readiness: Mutex<Readiness>,
+    stuck: Mutex<Option<String>>,
+}
+
+impl Health for Told {
+    fn alive(&self) -> Result<(), String> {
+        self.stuck.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn ready(&self) -> Readiness {
+        self.readiness.lock().clone()
+    }
+
+    fn draining(&self) -> bool {
+        *self.draining.lock()
+    }
+
+    fn consumers(&self) -> Vec<ConsumerReport> {
+        vec![ConsumerReport {
+            name: "enrich".to_owned(),
+            breaker: "closed".to_owned(),
+            ..ConsumerReport::default()
+        }]
+    }
+}
+
+struct Bench {
+    topics: Arc<Memory>,
+    health: Arc<Told>,
+    state: Arc<State>,
+    router: Router,
+}
+
+fn admin(token: Option<&str>) -> Admin {
+    Admin {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        token: token.map(Secret::new),
+        hosts: Vec::new(),
+        stuck_after: Duration::from_secs(60),
+        metrics_listen: None,
+    }
+}
+
+fn bench(token: Option<&str>) -> Bench {
+    let topics = Arc::new(Memory::with_topic("orders", 3));
+    let health = Arc::new(Told::default());
+    let settings = TopicSettings {
+        max_event: Some(100),
+        ..TopicSettings::default()
+    };
+    let state = Arc::new(State::new(
+        Arc::new(|| "up 1\n".to_owned()),
+        topics.clone(),
+        health.clone(),
+        BTreeMap::from([("small".into(), settings)]),
+        "store".to_owned(),
+    ));
+    Bench {
+        router: router(state.clone(), &admin(token)),
+        topics,
+        health,
+        state,
+    }
+}
+
+/// A request with these headers; `Host` is ours unless they name one.
+fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(target);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        request = request.header("host", "localhost:9464");
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request
+        .body(Body::from(body.to_owned()))
+        .expect("a request")
+}
+
+impl Bench {
+    async fn send(&self, request: Request<Body>) -> Response<Body> {
+        let answered = self.router.clone().oneshot(request).await;
+        answered.unwrap_or_else(|never| match never {})
+    }
+
+    async fn status(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> u16 {
+        let response = self.send(request(method, target, headers, body)).await;
+        response.status().as_u16()
+    }
+
+    async fn json(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, Value) {
+        let response = self.send(request(method, target, headers, body)).await;
+        let status = response.status().as_u16();
+        let text = text(response).await;
+        (status, serde_json::from_str(&text).unwrap_or(json!(text)))
+    }
+
+    fn written(&self) -> usize {
+        self.topics.records("orders").len()
+    }
+}
+
+async fn text(response: Response<Body>) -> String {
+    let bytes = axum::body::to_bytes(response.into_body(), 64 << 20).await;
+    String::from_utf8_lossy(&bytes.expect("a body")).into_owned()
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
+
+#[tokio::test]
+async fn one_event_is_stored_with_its_key_and_headers() {
+    let bench = bench(None);
+    let headers = [
+        ("content-type", "application/octet-stream"),
+        ("ce-id", "7"),
+        ("ce-subject", "Euro%20%E2%82%AC"),
+        ("ce-partitionkey", "from-header"),
+        ("x-event-region", "eu"),
+        ("x-other", "not stored"),
+    ];
+    let (status, place) = bench
+        .json("POST", "/topics/orders?partition=2", &headers, "v")
+        .await;
+    let wanted = json!({"topic": "orders", "partition": 2, "offset": 0});
+    assert_eq!((status, place), (200, wanted));
+    let target = "/topics/orders?partition=2&key=from%20query";
+    assert_eq!(bench.status("POST", target, &headers, "").await, 200);
+    let records = bench.topics.records("orders");
+    let first = records.get(0);
+    assert_eq!(first.key(), Some(&b"from-header"[..]));
+    assert_eq!(first.value(), Some(&b"v"[..]));
+    let mut stored: Vec<_> = first
+        .headers()
+        .map(|(name, value)| {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            format!("{}={}", text(name), text(value.unwrap_or_default()))
+        })
+        .collect();
+    stored.sort();
+    let wanted = [
+        "ce_id=7",
+        "ce_partitionkey=from-header",
+        "ce_subject=Euro €",
+        "region=eu",
+    ];
+    assert_eq!(stored, wanted);
+    assert_eq!(records.get(1).key(), Some(&b"from query"[..]));
+    assert_eq!(records.get(1).value(), Some(&b""[..]));
+}
+
+/// Half a batch written would be repeated when the caller sends the corrected one.
+#[tokio::test]
+async fn json_lines_are_all_or_nothing_and_each_bad_line_is_named() {
+    let bench = bench(None);
+    let good = "{\"value\":\"1\",\"key\":\"a\"}\n\n{\"value\":null,\"partition\":2}\n";
+    let bad = format!("{good}{{\"key\":\"b\"}}\n[]\n");
+    let (status, answer) = bench.json("POST", "/topics/orders", &[LINES], &bad).await;
+    assert_eq!((status, bench.written()), (400, 0));
+    assert_eq!(
+        answer["error"],
+        "2 of 4 lines are not events; nothing was written"
+    );
+    assert_eq!(answer["lines"][0]["line"], 4);
+    assert_eq!(answer["lines"][1]["line"], 5);
+    let target = "/topics/orders?partition=1";
+    let (status, answer) = bench.json("POST", target, &[LINES], good).await;
+    let place = |offset| json!({"topic": "orders", "partition": 1, "offset": offset});
+    assert_eq!(
+        (status, answer),
+        (200, json!({"events": [place(0), place(1)]}))
+    );
+    let records = bench.topics.records("orders");
+    assert_eq!(records.get(1).value(), None);
+}
+
+#[tokio::test]
+async fn an_event_larger_than_its_topic_allows_is_refused_by_name() {
+    let bench = bench(None);
+    let body = "x".repeat(101);
+    let (status, answer) = bench.json("POST", "/topics/small", &[JSON], &body).await;
+    let text = answer["error"].as_str().unwrap_or_default();
+    assert_eq!(status, 413);
+    assert!(
+        text.contains("[topics.small] max_event allows 100"),
+        "{text}"
+    );
+    assert_eq!(
+        bench
+            .status("POST", "/topics/small", &[JSON], &body[..100])
+            .await,
+        200
+    );
+}
+
+#[tokio::test]
+async fn the_brokers_troubles_have_their_own_answers() {
+    for (error, status, retry) in [
+        (BrokerError::DiskFull("0 left".into()), 507, false),
+        (BrokerError::Unreachable("no answer".into()), 503, true),
+        (BrokerError::Store("poisoned".into()), 500, false),
+        (BrokerError::Refused("no".into()), 422, false),
+    ] {
+        let bench = bench(None);
+        bench.topics.fail(error);
+        let post = request("POST", "/topics/orders", &[JSON], "v");
+        let response = bench.send(post).await;
+        assert_eq!(response.status().as_u16(), status);
+        assert_eq!(response.headers().contains_key("retry-after"), retry);
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_drains_takes_nothing_new_and_still_answers() {
+    let bench = bench(None);
+    *bench.health.draining.lock() = true;
+    let post = request("POST", "/topics/orders", &[JSON], "v");
+    let response = bench.send(post).await;
+    assert_eq!(response.status().as_u16(), 503);
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(bench.written(), 0);
+    assert_eq!(
+        bench
+            .status("DELETE", "/api/v1/topics/orders", &[], "")
+            .await,
+        503
+    );
+    assert_eq!(bench.status("GET", "/topics/orders", &[], "").await, 200);
+    assert_eq!(bench.status("GET", "/metrics", &[], "").await, 200);
+}
+
+#[tokio::test]
+async fn health_and_readiness_say_what_is_wrong() {
+    let bench = bench(None);
+    assert_eq!(bench.status("GET", "/healthz", &[], "").await, 200);
+    *bench.health.stuck.lock() = Some("lane 3 stands still".to_owned());
+    let (status, answer) = bench.json("GET", "/healthz", &[], "").await;
+    assert_eq!(
+        (status, &answer["reasons"][0]),
+        (503, &json!("lane 3 stands still"))
+    );
+    assert_eq!(bench.status("GET", "/readyz", &[], "").await, 503);
+    *bench.health.readiness.lock() = Readiness {
+        ready: true,
+        reasons: Vec::new(),
+        notes: vec!["lag 7".to_owned()],
+    };
+    let (status, answer) = bench.json("GET", "/readyz", &[], "").await;
+    assert_eq!((status, &answer["notes"][0]), (200, &json!("lag 7")));
+}
+
+#[tokio::test]
+async fn events_are_read_as_json_lines() {
+    let bench = bench(None);
+    let lines: String = (0..5)
+        .map(|n| format!("{{\"value\":\"{n}\",\"timestamp\":{}}}\n", n * 1000))
+        .collect();
+    let target = "/topics/orders?partition=1";
+    assert_eq!(bench.status("POST", target, &[LINES], &lines).await, 200);
+    for (query, wanted) in [
+        ("", "01234"),
+        ("?from=end", ""),
+        ("?from=3", "34"),
+        ("?from=-2", "34"),
+        ("?from=@2000", "234"),
+        ("?count=2", "01"),
+        ("?partition=1&from=1&count=2", "12"),
+        ("?partition=0", ""),
+    ] {
+        let get = request("GET", &format!("/topics/orders{query}"), &[], "");
+        let response = bench.send(get).await;
+        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+        let values: String = text(response)
+            .await
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter_map(|event| event["value"].as_str().map(str::to_owned))
+            .collect();
+        assert_eq!(values, wanted, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_metrics_listener_shows_figures_and_nothing_else() {
+    let bench = bench(None);
+    let router = metrics_router(bench.state.clone());
+    for (target, wanted) in [
+        ("/metrics", 200),
+        ("/healthz", 200),
+        ("/topics/orders", 404),
+        ("/api/v1/consumers", 404),
+        ("/", 404),
+    ] {
+        let get = request("GET", target, &[("host", "pod.example:9465")], "");
+        let response = router.clone().oneshot(get).await;
+        let status = response.map(|response| response.status().as_u16());
+        assert_eq!(status, Ok(wanted), "{target}");
+    }
+}
