@@ -16,6 +16,8 @@ fail() { printf 'make run: %s\n' "$*" >&2; exit 1; }
 
 [ -x "$millstream" ] || fail "there is no $millstream; run \`make build\`"
 [ -f "$config" ] || fail "there is no $config"
+# The store is removed below: it must be the quickstart's own.
+grep -q "$store" "$config" || fail "$config does not keep its data in $store"
 sample=$(find plugins/enrich/data -name '*.jsonl' 2>/dev/null | sort | head -n 1)
 [ -n "$sample" ] || fail "there is no sample in plugins/enrich/data"
 lines=$(wc -l <"$sample")

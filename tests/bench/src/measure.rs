@@ -36,6 +36,8 @@ pub struct Figures {
     pub broker_cpu_seconds: f64,
     /// Processor time of all else on the machine: large numbers spoil a comparison.
     pub others_cpu_seconds: f64,
+    /// Processor time of the whole machine.
+    pub machine_cpu_seconds: f64,
 }
 
 /// Runs a contender once and checks what it wrote.
@@ -118,6 +120,7 @@ pub fn measure(
         seconds: finished.duration_since(started).as_secs_f64(),
         broker_cpu_seconds: broker_cpu,
         others_cpu_seconds: (machine - broker_cpu - own - cpu.as_secs_f64()).max(0.0),
+        machine_cpu_seconds: machine,
     })
 }
 
