@@ -81,10 +81,6 @@ impl<F: FnMut(Event<'_>, &mut Outbox) -> Result> Handler for Function<F> {
 
 impl Harness {
     /// A harness for a consumer, with no config and one output named `default`.
-    #[expect(
-        clippy::new_ret_no_self,
-        reason = "it is a Harness; the type given is the plugin's"
-    )]
     pub fn new<C: Consumer>() -> Self {
         Self::starting(|setup| {
             let runner: Box<dyn Process> = Box::new(Runner::<C>::start(setup)?);
@@ -313,11 +309,11 @@ impl Run {
         let known = &self.recorded.series;
         let index = known.iter().position(|(known, _)| known == series)?;
         let points = self.recorded.points.iter();
-        let values = points
+        let mut values = points
             .filter(|(metric, _)| *metric as usize == index)
             .map(|(_, value)| *value);
         Some(match known[index].1 {
-            Instrument::Gauge => values.last().unwrap_or_default(),
+            Instrument::Gauge => values.next_back().unwrap_or_default(),
             Instrument::Counter | Instrument::Histogram => values.sum(),
         })
     }
