@@ -10,7 +10,7 @@ DEBUG := $(TARGET_DIR)/debug
 WASM := wasm32-wasip2
 
 # Every crate that becomes a component: the examples, and the plugins of tests and benchmark.
-PLUGIN_MANIFESTS := $(wildcard plugins/*/Cargo.toml tests/plugins/*/Cargo.toml tests/*/plugins/*/Cargo.toml)
+PLUGIN_MANIFESTS := $(shell grep -ls '"cdylib"' plugins/*/Cargo.toml tests/*/*/Cargo.toml tests/*/*/*/Cargo.toml)
 PLUGINS := $(foreach manifest,$(PLUGIN_MANIFESTS),-p $(shell sed -n '/^name *=/{s/^name *= *"\(.*\)".*/\1/p;q}' $(manifest)))
 
 # The benchmark's events, how often each contender runs, and under which name the figures are kept:
