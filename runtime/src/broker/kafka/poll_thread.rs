@@ -233,7 +233,6 @@ impl PollThread {
                 && owned.valve == Valve::Open
             {
                 owned.valve = Valve::Held(now);
-                owned.end.more();
                 owned.queue.forward(None);
             }
         }
@@ -328,11 +327,7 @@ impl PollThread {
             tracing::warn!(%partition, "fetching: {code}");
         }
         let blocks = sorted.blocks.into_iter().map(SourceEvent::Block);
-        let caught_up = sorted
-            .caught_up
-            .into_iter()
-            .map(|(partition, next)| SourceEvent::CaughtUp { partition, next });
-        self.outbox.push_all(blocks.chain(caught_up));
+        self.outbox.push_all(blocks);
         full
     }
 
@@ -345,6 +340,7 @@ impl PollThread {
         }
         // Many held partitions together may not keep more than the budget either.
         let crowded = kept > self.subscription.fetch_events;
+        self.tell_caught_up();
         for (partition, owned) in &mut self.partitions {
             if owned.flows() {
                 // Stopping a fetch, which librdkafka does in its own time, takes the forwarding
@@ -358,6 +354,28 @@ impl PollThread {
             {
                 owned.valve = Valve::Paused;
                 pause(&self.member, partition);
+            }
+        }
+    }
+
+    /// Markers and aborted events hold offsets that no message has, but librdkafka's position
+    /// passes them: what lies below it was handed over.
+    fn tell_caught_up(&mut self) {
+        let flowing = self
+            .partitions
+            .iter()
+            .filter(|(_, owned)| owned.flows() && !owned.doubtful && owned.stash.is_empty())
+            .map(|(partition, _)| partition);
+        let list = list_of(flowing, |_| rdkafka::Offset::Invalid);
+        if list.count() == 0 {
+            return;
+        }
+        for (partition, next) in raw::positions(self.member.client(), &list) {
+            if let Some(owned) = self.partitions.get_mut(&partition)
+                && next > owned.next
+            {
+                owned.next = next;
+                self.outbox.push(SourceEvent::CaughtUp { partition, next });
             }
         }
     }
