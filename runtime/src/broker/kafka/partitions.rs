@@ -35,6 +35,8 @@ pub(super) struct Owned {
     /// librdkafka's own position cannot be trusted before the next message: it counts an error
     /// that it reports as if it were an event.
     pub(super) doubtful: bool,
+    /// A message went astray: nothing is handed over until it was fetched again.
+    pub(super) astray: bool,
     /// It waits for a person: nothing of it is handed over.
     pub(super) halted: bool,
     /// It is being given up: nothing more of it is handed over.
@@ -86,6 +88,7 @@ impl Owned {
             valve: Valve::Open,
             stash: VecDeque::new(),
             doubtful: false,
+            astray: false,
             halted: false,
             leaving: false,
         }
@@ -149,6 +152,7 @@ pub(super) fn sort(batch: &MessageBatch, partitions: &mut Partitions) -> Sorted 
         if let Some(owned) = partitions.get_mut(&group.source)
             && !owned.leaving
             && !owned.halted
+            && !owned.astray
         {
             copy(batch, group, owned, &mut sorted);
         }

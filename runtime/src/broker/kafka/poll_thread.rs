@@ -271,7 +271,12 @@ impl PollThread {
                     // does happen, the message is fetched again rather than lost.
                     use rdkafka::Message;
                     let number = u32::try_from(message.partition()).unwrap_or(u32::MAX);
-                    self.lost.push(TopicPartition::new(message.topic(), number));
+                    let partition = TopicPartition::new(message.topic(), number);
+                    if let Some(owned) = self.partitions.get_mut(&partition) {
+                        owned.astray = true;
+                        owned.doubtful = true;
+                    }
+                    self.lost.push(partition);
                     continue;
                 }
                 Some(Err(error)) => error,
