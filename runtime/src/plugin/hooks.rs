@@ -27,14 +27,17 @@ impl CacheResult {
     }
 }
 
+/// Is told a consumer's name and how many more there are.
+pub type CountOfConsumer = dyn Fn(&str, u64) + Send + Sync;
+
 /// Where the host counts. The default counts nowhere. Hooks are called from the data path: they
 /// must neither block nor panic.
 #[derive(Clone)]
 pub struct PluginHooks {
     /// `compile_cache_total`.
     pub compile_cache: Arc<dyn Fn(CacheResult) + Send + Sync>,
-    /// `log_entries_dropped_total`: the consumer's name and how many more entries were dropped.
-    pub log_entries_dropped: Arc<dyn Fn(&str, u64) + Send + Sync>,
+    /// `log_entries_dropped_total`.
+    pub log_entries_dropped: Arc<CountOfConsumer>,
     /// The plugins' own metrics, to be gathered with the rest.
     pub custom_metrics: Arc<CustomMetrics>,
 }

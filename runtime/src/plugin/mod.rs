@@ -31,7 +31,7 @@ mod state;
 pub use custom_metrics::CustomMetrics;
 pub use engine::Host;
 pub use error::LoadError;
-pub use hooks::{CacheResult, PluginHooks};
+pub use hooks::{CacheResult, CountOfConsumer, PluginHooks};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,7 @@ use wasmtime::component::{
     Component, ComponentExportIndex, ComponentType, Func, Instance, Lift, Lower, TypedFunc,
 };
 
+use super::packed::{Packed, packed, unpacked};
 use crate::plugin::inspect::handler_name;
 use crate::plugin::state::State;
 
@@ -27,8 +28,33 @@ pub(in crate::plugin) enum InitError {
     Unavailable(String),
 }
 
+/// A batch as it is lowered.
+#[derive(Clone, Copy, Debug, ComponentType, Lower)]
+#[component(record)]
+struct Batch<'a> {
+    events: &'a [Packed<wire::Event>],
+    headers: &'a [Packed<wire::Header>],
+    data: &'a [u8],
+    extras: &'a [Packed<wire::Extra>],
+    #[component(name = "budget-ms")]
+    budget_ms: u32,
+    bits: u32,
+}
+
+/// An outcome as it is lifted.
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+struct Outcome {
+    handled: u32,
+    outputs: Vec<Packed<wire::Output>>,
+    headers: Vec<Packed<wire::Header>>,
+    failures: Vec<Packed<wire::Failure>>,
+    data: Vec<u8>,
+    extras: Vec<Packed<wire::Extra>>,
+}
+
 type Init<'a> = TypedFunc<(Setup<'a>,), (Result<(), InitError>,)>;
-type Process<'a> = TypedFunc<(wire::Batch<'a>,), (wire::Outcome,)>;
+type Process<'a> = TypedFunc<(Batch<'a>,), (Outcome,)>;
 
 /// Where a component has its handler; looked up once a component.
 #[derive(Clone, Copy)]
@@ -77,10 +103,8 @@ impl Handler {
             &mut *store,
             exports.init,
         )?;
-        let process = instance.get_typed_func::<(wire::Batch<'static>,), (wire::Outcome,)>(
-            &mut *store,
-            exports.process,
-        )?;
+        let process = instance
+            .get_typed_func::<(Batch<'static>,), (Outcome,)>(&mut *store, exports.process)?;
         Ok(Self {
             init: *init.func(),
             process: *process.func(),
@@ -108,7 +132,22 @@ impl Handler {
     ) -> wasmtime::Result<wire::Outcome> {
         // SAFETY: as in `init`.
         let process: Process<'_> = unsafe { TypedFunc::new_unchecked(self.process) };
+        let batch = Batch {
+            events: packed(batch.events),
+            headers: packed(batch.headers),
+            data: batch.data,
+            extras: packed(batch.extras),
+            budget_ms: batch.budget_ms,
+            bits: batch.bits,
+        };
         let (outcome,) = process.call_async(store, (batch,)).await?;
-        Ok(outcome)
+        Ok(wire::Outcome {
+            handled: outcome.handled,
+            outputs: unpacked(outcome.outputs),
+            headers: unpacked(outcome.headers),
+            failures: unpacked(outcome.failures),
+            data: outcome.data,
+            extras: unpacked(outcome.extras),
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! A plugin that does what no plugin should. The value of an event is a command, see `deeds`; the
-//! `init` of its configuration is one of `trap`, `spin`, `misconfigured`, `unavailable`, `hungry`.
+//! `init` of its configuration is one of `trap`, `spin`, `misconfigured`, `unavailable`, `hungry`, or
+//! `honest`: then it forwards all events without a look at them, for measurements of the wall.
 //!
 //! It is written on the bare bindings, so that it can break the rules that an SDK keeps.
 #![cfg(target_family = "wasm")]
@@ -24,6 +25,7 @@ struct Hostile;
 thread_local! {
     /// How many calls this instance has had: its memory, which must be its own.
     static CALLS: Cell<u32> = const { Cell::new(0) };
+    static HONEST: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Guest for Hostile {
@@ -44,12 +46,20 @@ impl Guest for Hostile {
         if asked("hungry") {
             deeds::eat(usize::MAX);
         }
+        HONEST.set(asked("honest"));
         Ok(())
     }
 
     fn process(batch: Batch) -> Outcome {
         CALLS.set(CALLS.get() + 1);
         let mut answer = Answer::new(batch.events.len());
+        if HONEST.get() {
+            answer.0.outputs.reserve_exact(batch.events.len());
+            (0..batch.events.len() as u32).for_each(|event| {
+                answer.forward(event);
+            });
+            return answer.finish();
+        }
         for (index, event) in batch.events.iter().enumerate() {
             let span = event.value;
             let value = &batch.data[span.start as usize..][..span.length as usize];
