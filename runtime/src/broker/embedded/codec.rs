@@ -380,10 +380,10 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_byte_is_noticed(events in any_events(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn a_changed_byte_is_noticed(events in any_events(), at in any::<prop::sample::Index>(), bit in 0..8_u32) {
             let mut value = encode(3, &events);
             let at = at.index(value.len());
-            value[at] ^= 1 << bit;
+            value[at] ^= 1_u8 << bit;
             prop_assert_eq!(BatchReader::open(&value).err(), Some(Damaged::Checksum));
         }
 

@@ -2,6 +2,7 @@
 //! and hands over blocks, one a partition in turn. It sleeps until something changes.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -13,7 +14,7 @@ use super::queue::{Positions, Request};
 use super::reader::{self, Found};
 use super::session::SessionShared;
 use super::store::Store;
-use crate::broker::{Assignment, BrokerError, Commit, SourceEvent, Subscription};
+use crate::broker::{Assignment, BrokerError, Commit, ReadLimits, SourceEvent, Subscription};
 use crate::config::OnLostPosition;
 use crate::decide::offsets::Progress;
 use crate::event::TopicPartition;
@@ -25,6 +26,8 @@ pub struct Fetcher {
     subscription: Subscription,
     /// By topic id and partition, which a topic of the same name made anew does not share.
     cursors: BTreeMap<(u32, u32), Cursor>,
+    /// The partition that had the last turn; the one after it has the next.
+    last_turn: (u32, u32),
     catalog_version: Option<u64>,
 }
 
@@ -54,6 +57,7 @@ impl Fetcher {
             session,
             subscription,
             cursors: BTreeMap::new(),
+            last_turn: (u32::MAX, u32::MAX),
             catalog_version: None,
         }
     }
@@ -228,40 +232,62 @@ impl Fetcher {
     /// Hands over one block a partition; whether there may be more to do.
     fn round(&mut self, store: &Store) -> bool {
         let rule = self.subscription.on_lost_position;
+        let after = (Bound::Excluded(self.last_turn), Bound::Unbounded);
+        let mut turns: Vec<_> = self.cursors.range(after).map(|(key, _)| *key).collect();
+        turns.extend(self.cursors.range(..=self.last_turn).map(|(key, _)| *key));
         let mut more = false;
-        for cursor in self.cursors.values_mut() {
+        for turn in turns {
+            let Some(cursor) = self.cursors.get_mut(&turn) else {
+                continue;
+            };
             if cursor.halted || self.session.is_held(&cursor.partition.place) {
                 continue;
             }
             let Some(limits) = self.session.room() else {
                 return false;
             };
-            match reader::read(store, &cursor.partition, cursor.next, limits) {
-                Ok(Found::Events { block, next }) => {
-                    cursor.next = next;
-                    self.session.push(SourceEvent::Block(block));
-                    more = true;
-                }
-                Ok(Found::End) => {}
-                Ok(Found::Lost) => {
-                    cursor.lose(&self.session, rule);
-                    more = true;
-                }
-                Err(error) => {
-                    cursor.halted = true;
-                    self.session.push(SourceEvent::Halted {
-                        partition: cursor.partition.place.clone(),
-                        reason: error.to_string(),
-                    });
-                }
+            if cursor.advance(&self.session, store, limits, rule) {
+                self.last_turn = turn;
+                more = true;
             }
-            cursor.say_caught_up(&self.session);
         }
         more
     }
 }
 
 impl Cursor {
+    /// Hands over the next block, or says why there is none; whether anything changed.
+    fn advance(
+        &mut self,
+        session: &SessionShared,
+        store: &Store,
+        limits: ReadLimits,
+        rule: OnLostPosition,
+    ) -> bool {
+        let changed = match reader::read(store, &self.partition, self.next, limits) {
+            Ok(Found::Events { block, next }) => {
+                self.next = next;
+                session.push(SourceEvent::Block(block));
+                true
+            }
+            Ok(Found::End) => false,
+            Ok(Found::Lost) => {
+                self.lose(session, rule);
+                true
+            }
+            Err(error) => {
+                self.halted = true;
+                session.push(SourceEvent::Halted {
+                    partition: self.partition.place.clone(),
+                    reason: error.to_string(),
+                });
+                true
+            }
+        };
+        self.say_caught_up(session);
+        changed
+    }
+
     fn lose(&mut self, session: &SessionShared, rule: OnLostPosition) {
         let partition = self.partition.place.clone();
         match groups::after_loss(&self.partition, rule) {

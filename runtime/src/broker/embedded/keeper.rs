@@ -17,9 +17,11 @@ use crate::clock;
 const PERIOD: Duration = Duration::from_secs(30);
 /// Batches that one request removes, so that the log writer is never held up for long.
 const CHUNK: usize = 4_096;
-/// Removed bytes after which the disk space is given back. They are counted between the ends of
+/// Disk space is given back after so many bytes were removed. They are counted between the ends of
 /// the first and the last batch of a chunk, which is near enough for that.
 const RECLAIM_BYTES: u64 = 64 * 1024 * 1024;
+/// And not before they are this part of the store, as the pass costs by the store's size.
+const RECLAIM_SHARE: u64 = 10;
 
 /// The bell of the keeper's thread.
 #[derive(Default)]
@@ -67,16 +69,24 @@ pub fn run(shared: &Arc<Shared>) {
             // Said once a period; what fails is tried again.
             Err(error) => tracing::warn!(%error, "retention could not remove events"),
         }
-        if removed >= RECLAIM_BYTES {
-            match shared.store().and_then(|store| store.reclaim()) {
-                Ok(()) => removed = 0,
-                Err(error) => tracing::warn!(%error, "disk space could not be given back"),
-            }
+        match shared.store().and_then(|store| reclaim(&store, removed)) {
+            Ok(true) => removed = 0,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "disk space could not be given back"),
         }
         if !shared.keeper.wait() {
             return;
         }
     }
+}
+
+/// Gives disk space back where that is worth a pass over the log; whether it did.
+fn reclaim(store: &Store, removed: u64) -> Result<bool, BrokerError> {
+    let worth = removed >= RECLAIM_BYTES && removed >= store.disk_bytes()? / RECLAIM_SHARE;
+    if worth {
+        store.reclaim()?;
+    }
+    Ok(worth)
 }
 
 /// Removes what is due at `now_ms`; answers how many bytes.

@@ -163,6 +163,9 @@ impl LogWriter {
     }
 
     fn write(&self, batch: fjall::OwnedWriteBatch) -> Result<(), BrokerError> {
+        if self.shared.is_poisoned() {
+            return Err(broken(fjall::Error::Poisoned));
+        }
         batch.commit().map_err(|error| {
             let error = broken(error);
             self.shared.poison(&error.to_string());

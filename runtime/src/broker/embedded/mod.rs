@@ -34,8 +34,9 @@
 //! **Retention** is 7 days unless a topic says otherwise, counted from when an event was written,
 //! not from its own timestamp: a replay of last year's events is not removed at once. `bytes` is a
 //! bound for each partition. Whole batches are removed, up to 256 KiB or 4,096 events at a time, so
-//! a little more than asked may stay. Disk space comes back when 64 MiB were removed; until then the
-//! store may take up to twice what its events take. Compaction by key is not supported.
+//! a little more than asked may stay. Disk space comes back when 64 MiB and a tenth of the store were
+//! removed. Besides the events, journals take up to about 200 MiB, and while files are rewritten the
+//! space of both forms is taken. Compaction by key is not supported.
 //!
 //! **Groups** have one member, this process, which has all partitions of all topics that the
 //! consumer names or whose name its pattern matches, and takes up new ones as they appear. `start`
