@@ -11,12 +11,16 @@
 //! may repeat.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::Write as _;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::event::EventView;
 use crate::records::{NewRecord, RecordView, Records};
@@ -124,7 +128,8 @@ pub const MAX_HEADER_NAME: usize = 255;
 /// It is not JSON, has a field of another name, no `value` (a null must be written out, or a
 /// misspelt field would produce tombstones), or a header's name is empty or longer than 255 bytes.
 pub fn parse(line: &[u8]) -> Result<JsonEvent, NotAnEvent> {
-    let written: Written<'_> = serde_json::from_slice(line).map_err(|error| {
+    let read: Result<Object<Written<'_>>, _> = serde_json::from_slice(line);
+    let Object(written) = read.map_err(|error| {
         // The parser sees one line: its own line number would name the wrong one.
         let text = error.to_string();
         let text = text.split(" at line ").next().unwrap_or_default();
@@ -139,7 +144,7 @@ pub fn parse(line: &[u8]) -> Result<JsonEvent, NotAnEvent> {
         ));
     };
     let mut headers = Vec::with_capacity(written.headers.len());
-    for header in written.headers {
+    for Object(header) in written.headers {
         let Some(name) = header.name.bytes("a header's `name`")? else {
             return Err(NotAnEvent("a header's `name` is null".to_owned()));
         };
@@ -197,7 +202,7 @@ struct Written<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     value: Option<Piece<'a>>,
     #[serde(borrow, default)]
-    headers: Vec<WrittenHeader<'a>>,
+    headers: Vec<Object<WrittenHeader<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -209,23 +214,80 @@ struct WrittenHeader<'a> {
     value: Piece<'a>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(
-    untagged,
-    expecting = "a key, value or header is null, a string or {\"base64\":\"…\"} (put JSON into a string)"
-)]
-enum Piece<'a> {
-    #[default]
-    Null,
-    Text(#[serde(borrow)] Cow<'a, str>),
-    Base64(#[serde(borrow)] Encoded<'a>),
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Encoded<'a> {
     #[serde(borrow)]
     base64: Cow<'a, str>,
+}
+
+/// A key, a value or a part of a header.
+#[derive(Default)]
+enum Piece<'a> {
+    #[default]
+    Null,
+    Text(Cow<'a, str>),
+    Base64(Cow<'a, str>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Piece<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Pieces;
+        impl<'de> Visitor<'de> for Pieces {
+            type Value = Piece<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("null, a string or {\"base64\":\"…\"} (put JSON into a string)")
+            }
+
+            fn visit_unit<E>(self) -> Result<Piece<'de>, E> {
+                Ok(Piece::Null)
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Piece<'de>, E> {
+                Ok(Piece::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Piece<'de>, E> {
+                Ok(Piece::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Piece<'de>, A::Error> {
+                let encoded = Encoded::deserialize(MapAccessDeserializer::new(map));
+                let encoded = encoded.map_err(|_| A::Error::custom(Wanted(&self)))?;
+                Ok(Piece::Base64(encoded.base64))
+            }
+        }
+        struct Wanted<'a>(&'a Pieces);
+        impl fmt::Display for Wanted<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("invalid object, expected ")?;
+                self.0.expecting(f)
+            }
+        }
+        from.deserialize_any(Pieces)
+    }
+}
+
+/// A value that is written as an object: derived structs would take an array of their fields too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Objects<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Objects<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        from.deserialize_map(Objects(PhantomData))
+    }
 }
 
 impl Piece<'_> {
@@ -234,7 +296,7 @@ impl Piece<'_> {
             Self::Null => Ok(None),
             Self::Text(text) => Ok(Some(text.into_owned().into_bytes())),
             Self::Base64(encoded) => STANDARD
-                .decode(encoded.base64.as_bytes())
+                .decode(encoded.as_bytes())
                 .map(Some)
                 .map_err(|error| NotAnEvent(format!("{what} is not base64: {error}"))),
         }
@@ -242,7 +304,7 @@ impl Piece<'_> {
 }
 
 /// Tells a field that is null from one that is missing.
-fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Piece<'de>>, D::Error> {
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Piece<'de>>, D::Error> {
     Piece::deserialize(from).map(Some)
 }
 
@@ -336,9 +398,12 @@ mod tests {
     /// Each of these would otherwise be produced as something that its author did not mean.
     #[test]
     fn lines_that_are_not_events_are_refused_with_the_reason() {
-        let cases: [(&str, &str); 10] = [
+        let cases: [(&str, &str); 13] = [
             ("", "EOF while parsing a value"),
-            ("[]", "invalid"),
+            ("[]", "expected an object"),
+            ("[\"t\",0,0,0,\"k\",\"v\",[]]", "expected an object"),
+            ("{\"value\":[\"aGk=\"]}", "invalid type: sequence"),
+            ("{\"value\":\"a\",\"headers\":[[\"a\",\"b\"]]}", "an object"),
             ("{\"key\":\"a\"}", "`value` is missing"),
             ("{\"value\":\"a\",\"vaule\":1}", "unknown field `vaule`"),
             ("{\"value\":{\"a\":1}}", "put JSON into a string"),

@@ -115,7 +115,8 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let budget = BodyBudget::new();
         let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
-        let read = budget.read(&HeaderMap::new(), Body::from_stream(never));
+        let headers = HeaderMap::new();
+        let read = budget.read(&headers, Body::from_stream(never));
         let refused = read.await.err().map(|refused| refused.status);
         assert_eq!(refused, Some(StatusCode::REQUEST_TIMEOUT));
         assert_eq!(budget.bytes.available_permits(), ALL_BODIES);

@@ -34,6 +34,7 @@ pub use self::server::{serve, serve_metrics};
 use self::answer::{Refused, error};
 use self::budget::BodyBudget;
 use self::door::Door;
+use crate::broker::names::check_topic;
 use crate::broker::{BrokerError, Topics};
 use crate::config::{Admin, TopicSettings};
 
@@ -184,13 +185,8 @@ async fn in_time<T>(
 
 /// A topic's name as every broker takes it.
 fn topic_name(name: &str) -> Result<Arc<str>, Refused> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if name.is_empty() || name.len() > 249 || matches!(name, "." | "..") || !name.bytes().all(fits)
-    {
-        return Err(error(
-            StatusCode::BAD_REQUEST,
-            "a topic's name has 1 to 249 letters, digits, dots, dashes and underscores",
-        ));
+    match check_topic(name) {
+        Ok(()) => Ok(name.into()),
+        Err(reason) => Err(error(StatusCode::BAD_REQUEST, reason)),
     }
-    Ok(name.into())
 }

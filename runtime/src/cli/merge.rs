@@ -32,8 +32,8 @@ pub struct Cursor {
     stop: Option<u64>,
     block: Option<Arc<Block>>,
     index: usize,
-    /// The last read found nothing: there is nothing to wait for now.
-    idle: bool,
+    /// The last read came to the end: there is nothing to wait for now.
+    at_end: bool,
 }
 
 impl Cursor {
@@ -45,7 +45,7 @@ impl Cursor {
             stop,
             block: None,
             index: 0,
-            idle: false,
+            at_end: false,
         }
     }
 
@@ -69,10 +69,10 @@ impl Cursor {
     /// Takes in what a read found; whether it got any further.
     fn take(&mut self, chunk: Chunk) -> bool {
         let further = chunk.next > self.next;
-        self.idle = chunk.block.is_empty() && chunk.next >= chunk.end;
+        self.at_end = chunk.next >= chunk.end;
         // Offsets that no event carries up to the end that we know: nothing is left to read.
         self.next = match self.stop {
-            Some(stop) if self.idle && chunk.end <= stop => stop,
+            Some(stop) if self.at_end && chunk.end <= stop => stop,
             _ => chunk.next,
         };
         self.block = Some(chunk.block);
@@ -124,7 +124,7 @@ impl Merge {
                         oldest = Some((index, event.timestamp_ms()));
                     }
                 }
-                None if cursor.finished() || cursor.idle => {}
+                None if cursor.finished() || cursor.at_end => {}
                 None => return None,
             }
         }
