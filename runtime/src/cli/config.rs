@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use super::validate::print_line;
 use super::{Context, OutputFormat};
-use crate::config::{self, Problems, schema, show};
+use crate::config::{self, Environment, Problems, schema};
 
 /// The exit code of a configuration with errors.
 const INVALID: u8 = 78;
@@ -42,30 +43,33 @@ struct ShowArgs {
 /// # Errors
 /// Only where the output cannot be made.
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
-    let args = match args.command {
+    let context = context.clone();
+    tokio::task::spawn_blocking(move || match args.command {
         Command::Schema => {
-            println!("{}", serde_json::to_string_pretty(&schema::schema())?);
-            return Ok(ExitCode::SUCCESS);
+            print_line(&serde_json::to_string_pretty(&schema::schema())?)?;
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Show(args) => args,
-    };
-    let file = args.file.unwrap_or_else(|| context.config.clone());
-    let output = context.output;
-    let text = tokio::task::spawn_blocking(move || match args.resolved {
-        true => resolved(&file, output),
-        false => written(&file, output),
+        Command::Show(args) => show(&args, &context),
     })
     .await
-    .context("the configuration could not be read")??;
-    match text {
+    .context("the configuration could not be read")?
+}
+
+fn show(args: &ShowArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let file = args.file.as_ref().unwrap_or(&context.config);
+    let text = match args.resolved {
+        true => resolved(file, context.output, &variable),
+        false => written(file, context.output, &variable),
+    };
+    match text? {
         Ok(text) => {
-            println!("{}", text.trim_end());
+            print_line(&text)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {
             let color = context.color && std::io::stderr().is_terminal();
             eprint!("{}", problems.render(color));
-            eprintln!("{}", problems.count());
+            eprintln!("{}: {}", file.display(), problems.count());
             Ok(ExitCode::from(INVALID))
         }
     }
@@ -75,19 +79,31 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn resolved(file: &Path, output: OutputFormat) -> anyhow::Result<Result<String, Problems>> {
-    let loaded = match config::load_without_plugins(file, &variable) {
+/// What applies.
+fn resolved(
+    file: &Path,
+    output: OutputFormat,
+    environment: &Environment<'_>,
+) -> anyhow::Result<Result<String, Problems>> {
+    let loaded = match config::load_without_plugins(file, environment) {
         Ok(loaded) => loaded,
         Err(problems) => return Ok(Err(problems)),
     };
     Ok(Ok(match output {
-        OutputFormat::Json => serde_json::to_string_pretty(&show::resolved(&loaded.config))?,
-        OutputFormat::Text => show::resolved_toml(&loaded.config)?,
+        OutputFormat::Json => {
+            serde_json::to_string_pretty(&config::show::resolved(&loaded.config))?
+        }
+        OutputFormat::Text => config::show::resolved_toml(&loaded.config)?,
     }))
 }
 
-fn written(file: &Path, output: OutputFormat) -> anyhow::Result<Result<String, Problems>> {
-    let files = match config::files(file, &variable) {
+/// What the files say.
+fn written(
+    file: &Path,
+    output: OutputFormat,
+    environment: &Environment<'_>,
+) -> anyhow::Result<Result<String, Problems>> {
+    let files = match config::files(file, environment) {
         Ok(files) => files,
         Err(problems) => return Ok(Err(problems)),
     };
@@ -105,4 +121,45 @@ fn written(file: &Path, output: OutputFormat) -> anyhow::Result<Result<String, P
             .collect::<Vec<_>>()
             .join("\n"),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_variables(_: &str) -> Option<String> {
+        None
+    }
+
+    /// A plugin that is not built yet must not keep anybody from looking at the configuration.
+    #[test]
+    fn both_forms_are_shown_in_both_formats() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("millstream.toml");
+        let text = "# mine\n[[consumer]]\nname = \"a\"\nplugin = \"${env:P:-none.wasm}\"\ntopics = [\"t\"]\n";
+        std::fs::write(&file, text).unwrap();
+        let shown = |show: fn(&Path, _, &Environment<'_>) -> _, output| {
+            let text: anyhow::Result<Result<String, Problems>> = show(&file, output, &no_variables);
+            text.unwrap().unwrap()
+        };
+        let toml = shown(resolved, OutputFormat::Text);
+        assert!(toml.contains("group = \"millstream.a\""), "{toml}");
+        let json: serde_json::Value =
+            serde_json::from_str(&shown(resolved, OutputFormat::Json)).unwrap();
+        assert_eq!(json["consumer"][0]["limits"]["memory"], "64MiB");
+        let as_written = shown(written, OutputFormat::Text);
+        assert!(as_written.contains("# mine") && as_written.contains("${env:P:-none.wasm}"));
+        let json: serde_json::Value =
+            serde_json::from_str(&shown(written, OutputFormat::Json)).unwrap();
+        assert_eq!(json[0]["text"], text);
+    }
+
+    #[test]
+    fn an_error_is_shown_instead_of_half_a_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("millstream.toml");
+        std::fs::write(&file, "[runtime]\nmax_instance = 1\n").unwrap();
+        let problems = resolved(&file, OutputFormat::Text, &no_variables).unwrap();
+        assert_eq!(problems.unwrap_err().count(), "1 error, 1 warning");
+    }
 }

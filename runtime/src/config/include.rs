@@ -15,7 +15,7 @@ use super::source::Sources;
 use super::written::{self, Node, Table, Value};
 
 /// The largest file that is read, in bytes.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE: u64 = 1 << 20;
 /// The most files that one configuration may hold.
 const MAX_FILES: usize = 10_000;
 
@@ -107,7 +107,7 @@ fn contents(path: &Path) -> Result<String, String> {
         .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err("the file is larger than 4 MiB".to_owned());
+        return Err("the file is larger than 1 MiB".to_owned());
     }
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];

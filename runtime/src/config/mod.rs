@@ -6,6 +6,7 @@
 //! ```
 
 mod check;
+mod checks;
 mod environment;
 pub mod filter;
 mod include;
@@ -110,7 +111,7 @@ fn examine(path: &Path, environment: &Environment<'_>) -> (Loaded, BTreeSet<Stri
     let mut sources = source::Sources::default();
     let mut problems = Vec::new();
     let written = include::read(path, environment, &mut sources, &mut problems);
-    let checks = section::Checks::new(&sources, environment);
+    let checks = checks::Checks::new(&sources, environment);
     let checked = check::check(path, &written, &checks);
     let (found, asked) = checks.finish();
     if !written.unreadable {

@@ -10,6 +10,10 @@ use miette::{
 
 use super::source::Sources;
 
+/// More problems than anybody reads come from a file that is no configuration; drawing a snippet
+/// for each would take minutes.
+const MAX_SHOWN: usize = 500;
+
 /// Bytes of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -128,6 +132,15 @@ impl Problems {
                 .as_ref()
                 .map_or((0, 0), |place| (place.file, place.span.start))
         });
+        if items.len() > MAX_SHOWN {
+            let rest = items.split_off(MAX_SHOWN);
+            let errors = rest.iter().filter(|problem| problem.is_error()).count();
+            let message = format!("{} more problems are not shown", rest.len());
+            items.push(match errors {
+                0 => Problem::warning("more", message),
+                _ => Problem::error("more", message),
+            });
+        }
         Self { sources, items }
     }
 
@@ -190,6 +203,8 @@ impl Problems {
         let handler = GraphicalReportHandler::new_themed(theme)
             .with_width(100)
             .with_links(false)
+            // A place that is cut in two could not be followed.
+            .with_wrap_lines(false)
             .with_context_lines(1)
             .without_primary_span_start()
             .without_syntax_highlighting();
@@ -294,10 +309,6 @@ impl std::error::Error for Report<'_> {
 }
 
 impl Diagnostic for Report<'_> {
-    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.problem.code))
-    }
-
     fn severity(&self) -> Option<miette::Severity> {
         Some(match self.problem.severity {
             Severity::Error => miette::Severity::Error,

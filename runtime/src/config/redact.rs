@@ -160,15 +160,17 @@ fn blank_values(node: &Node, ranges: &mut Vec<Range<usize>>) {
     }
 }
 
-/// What could be a secret in a text that need not be TOML: `password = …` and `//user:password@`.
+/// What could be a secret in a text that need not be TOML: `password = …`, what follows a header
+/// such as `[consumer.secrets]`, and `//user:password@`.
 fn by_text(text: &str) -> Vec<Range<usize>> {
     static ASSIGNMENT: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r#"([\w.\-]+)["']?[ \t]*=[ \t]*"#).ok());
-    static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r#"^\{\s*(?:file\s*=\s*["'][^"'\n]*["']|env\s*=\s*["']\w+["'])\s*\}"#).ok()
-    });
+    static HEADER: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"(?m)^[ \t]*\[+([^\]\n]*)").ok());
     static USER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"://([^/\s"'@]+)@"#).ok());
     let mut ranges = Vec::new();
+    // Tables in a table that was blanked are done; looking again would take the square of the time.
+    let mut done = 0;
     for found in ASSIGNMENT
         .iter()
         .flat_map(|pattern| pattern.captures_iter(text))
@@ -177,19 +179,76 @@ fn by_text(text: &str) -> Vec<Range<usize>> {
             continue;
         };
         let rest = &text[whole.end()..];
-        if !sounds_secret(key.as_str())
-            || REFERENCE
-                .as_ref()
-                .is_some_and(|pattern| pattern.is_match(rest))
-        {
+        if whole.start() < done || !sounds_secret(key.as_str()) {
             continue;
         }
-        ranges.push(whole.end()..whole.end() + value_length(rest));
+        if rest.starts_with('{') {
+            done = whole.end() + table_length(rest);
+            blank_in_table(text, whole.end()..done, &mut ranges);
+        } else {
+            ranges.push(whole.end()..whole.end() + value_length(rest));
+        }
+    }
+    let mut headers = HEADER
+        .iter()
+        .flat_map(|pattern| pattern.captures_iter(text))
+        .filter_map(|found| found.get(1))
+        .peekable();
+    while let Some(header) = headers.next() {
+        let end = headers.peek().map_or(text.len(), |next| next.start());
+        if sounds_secret(header.as_str()) {
+            blank_in_table(text, header.end()..end, &mut ranges);
+        }
     }
     for found in USER.iter().flat_map(|pattern| pattern.captures_iter(text)) {
         ranges.extend(found.get(1).map(|user| user.range()));
     }
     ranges
+}
+
+/// Blanks the strings and bare values of a part of the text, references to secrets aside.
+fn blank_in_table(text: &str, part: Range<usize>, ranges: &mut Vec<Range<usize>>) {
+    static VALUE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        let reference = r"(?:\b(file|env)\s*=\s*)?";
+        let quoted = r#"("(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?)"#;
+        let key = r"(\s*=[^=])?";
+        let bare = r#"=\s*([^\s"'{}\[\],]+)"#;
+        Regex::new(&format!("{reference}{quoted}{key}|{bare}")).ok()
+    });
+    let Some(inside) = text.get(part.clone()) else {
+        return;
+    };
+    for found in VALUE
+        .iter()
+        .flat_map(|pattern| pattern.captures_iter(inside))
+    {
+        let kept = match (found.get(1), found.get(2)) {
+            _ if found.get(3).is_some() => true,
+            (Some(kind), Some(value)) if kind.as_str() == "env" => {
+                is_variable_name(value.as_str().trim_matches(['"', '\'']))
+            }
+            (kind, _) => kind.is_some(),
+        };
+        if let (false, Some(value)) = (kept, found.get(2).or(found.get(4))) {
+            ranges.push(part.start + value.start()..part.start + value.end());
+        }
+    }
+}
+
+/// How many bytes at the start of `rest` an inline table takes; a broken one takes everything.
+fn table_length(rest: &str) -> usize {
+    let mut depth = 0;
+    for (at, byte) in rest.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at + 1;
+        }
+    }
+    rest.len()
 }
 
 /// How many bytes at the start of `rest` a value takes; a broken one takes the line.
@@ -203,8 +262,6 @@ fn value_length(rest: &str) -> usize {
         }
     }
     match rest.as_bytes().first() {
-        // What is in a table is looked at key by key, unless the table itself is a secret's.
-        Some(b'{') => rest[..line].rfind('}').map_or(line, |end| end + 1),
         Some(b'\'') => rest[1..line].find('\'').map_or(line, |end| end + 2),
         Some(b'"') => {
             let mut escaped = false;
@@ -241,6 +298,10 @@ mod tests {
             "pasword = \"a\\\"hunter2\" # note",
             "x = [1\napi_key = hunter2 ]]",
             "secrets = { stripe = \"hunter2\" ",
+            "secrets = { a = { env = \"A\" }, b = 'hunter2', c = [\"x\", \"hunter2\"] }",
+            "secrets = { a = hunter2, }",
+            "[consumer.secrets]\nstripe = \"hunter2\"\n[x",
+            "token = { env = \"hunter2!\" }",
             "url = \"https://me:hunter2@example.com/\"",
         ] {
             assert!(
@@ -254,7 +315,7 @@ mod tests {
     /// The reference is what a person needs to see to find the mistake.
     #[test]
     fn a_reference_to_a_secret_stays_readable() {
-        let text = "token = { file = \"secrets/admin\" }\nkey = [\"!test*\"]\ntopics = [\"t\"]";
+        let text = "secrets = { a = { env = \"A\" }, \"b\" = { file = 'b' } }\ntoken = { file = \"secrets/admin\" }\nkey = [\"!test*\"]\ntopics = [\"t\"]";
         assert_eq!(shown(text), text);
     }
 
@@ -279,7 +340,7 @@ mod tests {
         ) {
             let floor = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap();
             let (a, b) = (floor(a), floor(b));
-            let redacted = Redacted::new(&text, vec![a.min(b)..a.max(b)]);
+            let redacted = Redacted::new(&text, std::iter::once(a.min(b)..a.max(b)).collect());
             let span = redacted.map(&(a.min(b)..a.max(b)));
             proptest::prop_assert!(redacted.text().get(span).is_some());
         }

@@ -40,7 +40,10 @@ fn drop_null(value: &mut Value) {
             }
             if let Some(only) = only {
                 object.remove("anyOf");
-                object.extend(only);
+                for (key, value) in only {
+                    // A description of the key says more than that of its type.
+                    object.entry(key).or_insert(value);
+                }
             }
             object.values_mut().for_each(drop_null);
         }
@@ -85,11 +88,15 @@ pub struct SecretReference {
 pub struct Millstream {
     /// Files that hold one `[consumer]` each; the last part of a path may hold `*`.
     pub include: Option<Vec<String>>,
+    /// The process as a whole.
     pub runtime: Option<Runtime>,
+    /// Where events come from and go to.
     pub broker: Option<Broker>,
     /// What topics to create, and how, by name.
     pub topics: Option<BTreeMap<String, Topic>>,
+    /// The HTTP interface: metrics, health, topics.
     pub admin: Option<Admin>,
+    /// A port of its own for scraping.
     pub metrics: Option<Metrics>,
     /// What runs: each consumer is a plugin, subscribed to topics under a name.
     pub consumer: Option<Vec<Consumer>>,
@@ -105,7 +112,7 @@ pub struct Runtime {
     #[schemars(extend("default" = "25s"))]
     pub shutdown_timeout: Option<Duration>,
     /// Plugin instances of all consumers together.
-    #[schemars(range(min = 1, max = 100_000), extend("default" = 1000))]
+    #[schemars(extend("minimum" = 1, "maximum" = 100_000), extend("default" = 1000))]
     pub max_instances: Option<Or<u32>>,
     /// The most memory that one plugin instance may be given.
     #[schemars(extend("default" = "256MiB"))]
@@ -169,7 +176,7 @@ pub enum Property {
 #[schemars(deny_unknown_fields)]
 pub struct Topic {
     /// How many partitions it is created with; 4 on the embedded broker.
-    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000))]
     pub partitions: Option<Or<u32>>,
     /// How long events are kept.
     pub retention: Option<Retention>,

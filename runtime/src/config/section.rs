@@ -1,77 +1,39 @@
 //! Reads the keys of a table one by one, reports what is wrong, and at the end what is unknown.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::environment::Environment;
+use super::checks::Checks;
 use super::problem::{Place, Problem};
-use super::source::Sources;
 use super::units;
 use super::written::{Entry, Node, Table, Text, Value};
-
-/// What all checks share.
-pub struct Checks<'a> {
-    pub sources: &'a Sources,
-    pub environment: &'a Environment<'a>,
-    problems: RefCell<Vec<Problem>>,
-    /// Every key that was asked for, with its path.
-    asked: RefCell<BTreeSet<String>>,
-}
-
-impl<'a> Checks<'a> {
-    /// Nothing checked yet.
-    pub fn new(sources: &'a Sources, environment: &'a Environment<'a>) -> Self {
-        Self {
-            sources,
-            environment,
-            problems: RefCell::default(),
-            asked: RefCell::default(),
-        }
-    }
-
-    /// Reports a problem.
-    pub fn report(&self, problem: Problem) {
-        self.problems.borrow_mut().push(problem);
-    }
-
-    /// All that was reported.
-    pub fn finish(self) -> (Vec<Problem>, BTreeSet<String>) {
-        (self.problems.into_inner(), self.asked.into_inner())
-    }
-}
 
 /// A table whose keys are known.
 pub struct Section<'a> {
     table: &'a Table,
     place: &'a Place,
     /// `limits`, as keys in it are named in messages; empty for a consumer and the file itself.
-    path: &'static str,
+    path: String,
     /// Where the section's keys stand in the whole file: `consumer.limits`.
     full_path: String,
     known: Vec<&'static str>,
-    reserved: Vec<&'static str>,
+    reserved: Vec<&'a str>,
     checks: &'a Checks<'a>,
 }
 
 static EMPTY: Table = Table::EMPTY;
 
 impl<'a> Section<'a> {
-    /// A section for `table`; `parent` and `path` make up the names of its keys.
+    /// A section for `table`. `path` stands before its keys in messages, `full_path` names them in
+    /// the whole file, with `NAME` for what the user names.
     pub fn new(
         checks: &'a Checks<'a>,
         table: &'a Table,
         place: &'a Place,
-        parent: &str,
-        path: &'static str,
+        path: String,
+        full_path: String,
     ) -> Self {
-        let full_path = [parent, path]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join(".");
         Self {
             table,
             place,
@@ -100,21 +62,13 @@ impl<'a> Section<'a> {
 
     /// The key as messages name it.
     pub fn shown(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            format!("`{key}`")
-        } else {
-            format!("`{}.{key}`", self.path)
-        }
+        format!("`{}`", join(&self.path, key))
     }
 
     /// The entry of a key, which is known from then on.
     pub fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
         self.known.push(key);
-        self.checks.asked.borrow_mut().insert(
-            format!("{}.{key}", self.full_path)
-                .trim_start_matches('.')
-                .to_owned(),
-        );
+        self.checks.note(join(&self.full_path, key));
         self.table.get(key)
     }
 
@@ -142,7 +96,6 @@ impl<'a> Section<'a> {
 
     /// The table of a key; an empty one where it is missing or is no table.
     pub fn section(&mut self, key: &'static str) -> Section<'a> {
-        let full_path = self.full_path.clone();
         let (table, place) = match self.entry(key) {
             None => (&EMPTY, self.place),
             Some(entry) => match &entry.node.value {
@@ -153,19 +106,27 @@ impl<'a> Section<'a> {
                 }
             },
         };
-        Section::new(self.checks, table, place, &full_path, key)
+        let path = join(&self.path, key);
+        Section::new(self.checks, table, place, path, join(&self.full_path, key))
     }
 
     /// Reports a value of the wrong type, unless its mistake was reported before.
     pub fn wrong_type(&self, key: &str, node: &Node, wanted: &str) {
-        if let Value::Text(Text { failed: true, .. }) = node.value {
-            return;
-        }
-        self.checks.report(
-            Problem::error("type", format!("{} must be {wanted}", self.shown(key)))
-                .at(&node.place)
-                .label(format!("this is {}", node.value.kind())),
-        );
+        let label = match &node.value {
+            Value::Text(Text { failed: true, .. }) => return,
+            Value::Text(Text {
+                written: Some(_), ..
+            }) => "the environment gives another text".to_owned(),
+            value => format!("this is {}", value.kind()),
+        };
+        let problem = Problem::error("type", format!("{} must be {wanted}", self.shown(key)))
+            .at(&node.place)
+            .label(label);
+        self.checks.report(match key {
+            "topics" | "hosts" => problem.hint(format!("write `{key} = [\"…\"]`")),
+            "dead_letter" => problem.hint("write `dead_letter = { topic = \"…\" }`"),
+            _ => problem,
+        });
     }
 
     /// Reports a value out of range.
@@ -383,6 +344,11 @@ impl<'a> Section<'a> {
         );
     }
 
+    /// Accepts a key that was reported on by the caller.
+    pub fn ignore(&mut self, key: &'a str) {
+        self.reserved.push(key);
+    }
+
     /// Keys of a later version, each with what it will be: refused if set, and never suggested.
     pub fn reserve(&mut self, keys: &[(&'static str, &str)]) {
         for (key, what) in keys {
@@ -418,6 +384,13 @@ impl<'a> Section<'a> {
                 )),
             });
         }
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    match path {
+        "" => key.to_owned(),
+        path => format!("{path}.{key}"),
     }
 }
 

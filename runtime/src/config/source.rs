@@ -1,5 +1,6 @@
 //! The files of a configuration, and places in them.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,6 @@ use super::problem::Place;
 use super::redact::Redacted;
 
 /// A file that was read.
-#[derive(Debug)]
 pub struct Source {
     /// As the user would name it.
     pub name: String,
@@ -16,6 +16,13 @@ pub struct Source {
     pub text: String,
     /// The text as it may be shown.
     pub shown: Redacted,
+}
+
+impl fmt::Debug for Source {
+    /// The text could hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.name).finish()
+    }
 }
 
 /// All files that were read, the main one first.

@@ -23,7 +23,10 @@ fn files(folder: &str) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
         .collect();
     files.sort();
     files
@@ -37,7 +40,10 @@ fn bad_configurations_read_well() {
     for file in files {
         let (loaded, _) = examine(&file, &environment);
         assert!(!loaded.warnings.is_empty(), "{}", file.display());
-        let shown = loaded.warnings.render(false).replace(&format!("{BAD}/"), "");
+        let shown = loaded
+            .warnings
+            .render(false)
+            .replace(&format!("{BAD}/"), "");
         let json = loaded.warnings.to_json().to_string();
         for text in [&shown, &json] {
             assert!(!text.contains("hunter2"), "{}: {text}", file.display());
@@ -83,6 +89,35 @@ fn a_missing_file_says_how_to_name_one() {
 }
 
 #[test]
+fn a_file_that_is_no_text_says_where() {
+    let (_folder, file) = write("");
+    std::fs::write(&file, b"[runtime]\ninstance = \"\xff\"\n").unwrap();
+    let problems = load(&file, &environment).unwrap_err();
+    assert!(
+        problems.to_string().contains("line 2 holds bytes"),
+        "{problems}"
+    );
+}
+
+/// A wrong file must be refused at once, not after minutes of drawing.
+#[test]
+fn a_file_full_of_mistakes_shows_the_first_ones() {
+    let text: String = (0..20_000).map(|n| format!("k{n} = 1\n")).collect();
+    let (_folder, file) = write(&text);
+    let problems = load(&file, &environment).unwrap_err();
+    let shown = problems.to_string();
+    assert!(problems.len() <= 501 && shown.contains("more problems are not shown"));
+}
+
+/// Debug output of an error ends in logs too.
+#[test]
+fn the_debug_form_of_problems_holds_no_text_of_the_file() {
+    let (_folder, file) = write("[admin]\ntoken = \"hunter2\"\n");
+    let problems = load(&file, &environment).unwrap_err();
+    assert!(!format!("{problems:?}").contains("hunter2"));
+}
+
+#[test]
 fn what_is_not_written_has_its_default() {
     let (folder, file) = write(MINIMAL);
     let config = load(&file, &environment).unwrap();
@@ -93,7 +128,10 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(consumer["delivery"], "at-least-once");
     assert_eq!(consumer["ordering"], "partition");
     assert_eq!(consumer["concurrency"], cores);
-    assert_eq!(consumer["plugin"]["path"], folder.path().join("p.wasm").to_str().unwrap());
+    assert_eq!(
+        consumer["plugin"]["path"],
+        folder.path().join("p.wasm").to_str().unwrap()
+    );
     assert_eq!(config.consumers[0].start, None);
     assert_eq!(config.consumers[0].filter, filter::Filter::default());
     assert_eq!(&*config.consumers[0].config, "{}");
@@ -137,7 +175,8 @@ fn included_files_bring_their_consumers_and_their_folder() {
     let folder = folder.path().join("c");
     std::fs::create_dir(&folder).unwrap();
     for name in ["z", "b"] {
-        let text = format!("[consumer]\nname = \"{name}\"\nplugin = \"q.wasm\"\ntopics = [\"t\"]\n");
+        let text =
+            format!("[consumer]\nname = \"{name}\"\nplugin = \"q.wasm\"\ntopics = [\"t\"]\n");
         std::fs::write(folder.join(format!("{name}.toml")), text).unwrap();
     }
     std::fs::write(folder.join("q.wasm"), b"").unwrap();
@@ -167,7 +206,12 @@ fn no_secret_is_shown() {
     let toml = show::resolved_toml(&config).unwrap();
     assert!(toml.contains("k:9092"), "{toml}");
     let mut outputs = vec![toml, format!("{:?}", (&config.broker, &config.admin))];
-    outputs.extend(super::files(&file, &environment).unwrap().into_iter().map(|(_, text)| text));
+    outputs.extend(
+        super::files(&file, &environment)
+            .unwrap()
+            .into_iter()
+            .map(|(_, text)| text),
+    );
     for output in outputs {
         assert!(!output.contains("hunter2"), "{output}");
         assert!(output.contains("***"), "{output}");
@@ -187,13 +231,35 @@ fn every_example_is_valid() {
     }
 }
 
+/// What the guide shows works as it stands.
+#[test]
+fn every_snippet_of_the_guide_is_valid() {
+    let guide = std::fs::read_to_string("../config/README.md").unwrap();
+    let snippets: Vec<_> = guide.split("```toml\n").skip(1).collect();
+    assert!(snippets.len() >= 5);
+    for snippet in snippets {
+        let (folder, file) = write(snippet.split("```").next().unwrap());
+        for name in ["consumers", "plugins", "secrets"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for name in ["plugins/enrich.wasm", "plugins/alerts.wasm"] {
+            std::fs::write(folder.path().join(name), b"").unwrap();
+        }
+        std::fs::write(folder.path().join("secrets/kafka"), b"secret\n").unwrap();
+        let included = MINIMAL.replace("[[consumer]]", "[consumer]");
+        std::fs::write(folder.path().join("consumers/a.toml"), included).unwrap();
+        std::fs::write(folder.path().join("consumers/p.wasm"), b"").unwrap();
+        let token = |name: &str| (name == "ADMIN_TOKEN").then(|| "secret".to_owned());
+        load(&file, &token).unwrap_or_else(|problems| panic!("{problems}\n{snippet}"));
+    }
+}
+
 /// What applies can be written down and means the same.
 #[test]
 fn what_is_shown_reads_back() {
     for file in files(EXAMPLES) {
         let loaded = load_without_plugins(&file, &environment).unwrap();
         let toml = show::resolved_toml(&loaded.config).unwrap();
-        // Beside the example, so that relative paths are found again.
         let copy = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         std::fs::write(copy.path(), &toml).unwrap();
         let again = load_without_plugins(copy.path(), &environment)
@@ -215,14 +281,26 @@ fn the_full_example_shows_the_defaults() {
     let minimal = load(&file, &environment).unwrap();
     let (full, minimal) = (show::resolved(&full.config), show::resolved(&minimal));
     let (full_consumer, minimal_consumer) = (&full["consumer"][0], &minimal["consumer"][0]);
-    for key in ["batch", "in_flight", "commit", "limits", "retry", "on_lost_position"] {
+    for key in [
+        "batch",
+        "in_flight",
+        "commit",
+        "limits",
+        "retry",
+        "on_lost_position",
+    ] {
         assert_eq!(full_consumer[key], minimal_consumer[key], "{key}");
     }
     for key in ["delivery", "ordering", "enabled"] {
         assert_eq!(full_consumer[key], minimal_consumer[key], "{key}");
     }
     assert_eq!(full["admin"], minimal["admin"]);
-    for key in ["shutdown_timeout", "max_instances", "max_plugin_memory", "plugin_memory"] {
+    for key in [
+        "shutdown_timeout",
+        "max_instances",
+        "max_plugin_memory",
+        "plugin_memory",
+    ] {
         assert_eq!(full["runtime"][key], minimal["runtime"][key], "{key}");
     }
     for key in ["durability", "min_free_disk", "kind"] {
@@ -255,7 +333,12 @@ fn keys_of_schema() -> BTreeSet<String> {
             walk(root, &schema["items"], path, keys);
         }
         if schema["additionalProperties"].is_object() {
-            walk(root, &schema["additionalProperties"], &format!("{path}.NAME"), keys);
+            walk(
+                root,
+                &schema["additionalProperties"],
+                &format!("{path}.NAME"),
+                keys,
+            );
         }
         for (key, value) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{key}");
@@ -286,15 +369,33 @@ fn the_schema_knows_the_keys_that_are_read() {
 }
 
 #[test]
-fn the_schema_has_no_null_and_describes_every_section() {
+fn the_schema_has_no_null_and_describes_every_key() {
     let schema = schema::schema();
     let text = schema.to_string();
     assert!(!text.contains("\"null\""), "{text}");
-    for name in ["Runtime", "Broker", "Topic", "Admin", "Consumer", "Limits", "Retry"] {
+    for name in [
+        "Runtime", "Broker", "Topic", "Admin", "Consumer", "Limits", "Retry",
+    ] {
         let definition = &schema["$defs"][name];
         assert!(definition["description"].is_string(), "{name}");
         assert_eq!(definition["additionalProperties"], false, "{name}");
     }
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        for (key, value) in definition["properties"].as_object().into_iter().flatten() {
+            assert!(value["description"].is_string(), "{name}.{key}: {value}");
+        }
+    }
+    let hops = &schema["$defs"]["Limits"]["properties"]["hops"];
+    assert_eq!(
+        (&hops["maximum"], &hops["default"]),
+        (&1000.into(), &16.into())
+    );
+    assert!(
+        hops["description"]
+            .as_str()
+            .unwrap()
+            .contains("dead-lettered")
+    );
 }
 
 proptest! {
@@ -324,5 +425,30 @@ proptest! {
         let (_folder, file) = write(&characters.into_iter().collect::<String>());
         let (loaded, _) = examine(&file, &environment);
         let _ = (loaded.warnings.render(false), show::resolved_toml(&loaded.config));
+    }
+
+    /// A slip anywhere else in the file, and the secret is still blanked.
+    #[test]
+    fn no_slip_shows_a_secret(
+        before in "[\\[\\]{}=\"'#a-z0-9.\n ]{0,12}",
+        after in "[\\[\\]{}=\"'#a-z0-9.\n ]{0,12}",
+        secret in prop_oneof![
+            Just("token = \"hunter2\""),
+            Just("tokn = 'hunter2'"),
+            Just("token = { env = \"a hunter2\" }"),
+            Just("token = { value = \"hunter2\" }"),
+            Just("\"sasl.password\" = \"\"\"x\nhunter2\"\"\""),
+            Just("secrets = { a = \"hunter2\", b = [\"x\", 'hunter2'] }"),
+            Just("url = \"http://x:hunter2@y/\""),
+        ],
+    ) {
+        let text = format!("[admin]\n{before}\n{secret}\n{after}\n{MINIMAL}");
+        let (_folder, file) = write(&text);
+        let (loaded, _) = examine(&file, &environment);
+        let shown = loaded.warnings.render(false) + &loaded.warnings.to_json().to_string();
+        prop_assert!(!shown.contains("hunter2"), "{}", shown);
+        if let Ok(files) = super::files(&file, &environment) {
+            prop_assert!(!files[0].1.contains("hunter2"), "{}", files[0].1);
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::super::checks::Checks;
 use super::super::problem::Problem;
 use super::super::redact::sounds_secret;
 use super::super::resolved::{Broker, Durability, Embedded, Kafka};
 use super::super::secret::Secret;
-use super::super::section::{Checks, Section};
+use super::super::section::Section;
 use super::super::written::{Entry, Value};
 use super::secret;
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value as Json};
 
+use super::super::checks::Checks;
 use super::super::problem::Problem;
-use super::super::section::{Checks, Section};
+use super::super::section::Section;
 use super::super::written::{Node, Table, Value};
 
 /// The JSON object; `{}` where nothing is written.

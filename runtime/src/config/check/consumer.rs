@@ -1,12 +1,14 @@
 //! `[[consumer]]`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use regex::Regex;
 
+use super::super::checks::Checks;
 use super::super::problem::{Place, Problem};
 use super::super::resolved::{Consumer, Delivery, OnLostPosition, Ordering, Runtime, TopicPattern};
-use super::super::section::{Checks, Section};
+use super::super::section::Section;
 use super::super::written::{Table, Value};
 use super::{budget, config, filter, later, limits, names, outputs, plugin, retry, start};
 
@@ -25,7 +27,7 @@ pub struct Draft {
 
 /// Checks one consumer by itself.
 pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Runtime) -> Draft {
-    let mut section = Section::new(checks, table, place, "consumer", "");
+    let mut section = Section::new(checks, table, place, String::new(), "consumer".to_owned());
     let name = name(&mut section);
     let group = group(&mut section, &name);
     let enabled = section.boolean("enabled").unwrap_or(true);
@@ -136,7 +138,7 @@ fn topics(section: &mut Section<'_>) -> Vec<TopicPattern> {
         );
     }
     let mut topics = Vec::new();
-    let mut texts = Vec::new();
+    let mut texts = BTreeSet::new();
     let entries = section.texts("topics", "a list of topics");
     if entries.as_ref().is_some_and(Vec::is_empty) && is_empty_list(section) {
         checks.report(
@@ -147,7 +149,7 @@ fn topics(section: &mut Section<'_>) -> Vec<TopicPattern> {
         );
     }
     for (text, node) in entries.unwrap_or_default() {
-        if texts.contains(&text) {
+        if !texts.insert(text) {
             checks.report(
                 Problem::error("topics", "a topic is named twice")
                     .at(&node.place)
@@ -155,7 +157,6 @@ fn topics(section: &mut Section<'_>) -> Vec<TopicPattern> {
             );
             continue;
         }
-        texts.push(text);
         let topic = if text.starts_with('^') {
             pattern(checks, text, &node.place)
         } else if names::topic(checks, "an entry of `topics`", text, &node.place) {

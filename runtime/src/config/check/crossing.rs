@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::super::checks::Checks;
 use super::super::problem::{Place, Problem};
 use super::super::resolved::{Consumer, Runtime, TopicPattern, TopicSettings};
-use super::super::section::Checks;
 use super::super::units::show_size;
 use super::consumer::Draft;
 

@@ -1,8 +1,9 @@
 //! `filter` of a consumer.
 
+use super::super::checks::Checks;
 use super::super::filter::{Condition, Field, Filter, Value as Wanted};
 use super::super::problem::Problem;
-use super::super::section::{Checks, Section};
+use super::super::section::Section;
 use super::super::written::{Node, Text, Value};
 
 /// Checks the filter; without one everything is wanted.

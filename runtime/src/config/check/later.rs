@@ -25,7 +25,7 @@ pub fn later(consumer: &mut Section<'_>) {
     refuse(consumer, "previous_names", "renaming of consumers");
     consumer.reserve(&[
         ("broker", "second broker"),
-        ("state", "state of plugins"),
+        ("state", "state for plugins"),
         ("timers", "timers"),
         ("schema", "schemas"),
         ("deduplicate", "deduplication"),

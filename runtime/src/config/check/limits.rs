@@ -57,10 +57,12 @@ pub fn limits(mut section: Section<'_>, runtime: &Runtime, batch: &Batch) -> Lim
 
 fn memory(section: &mut Section<'_>, runtime: &Runtime, batch: &Batch) -> u64 {
     let most = runtime.max_plugin_memory;
-    let memory = section.size("memory", 64 << 10..=4 << 30);
+    let memory = section
+        .size("memory", 64 << 10..=4 << 30)
+        .unwrap_or((64 << 20).min(most));
     let place = section.place_of("memory");
-    match memory {
-        Some(memory) if memory > most => section.checks().report(
+    if memory > most {
+        section.checks().report(
             Problem::error("range", "`limits.memory` is more than one plugin may have")
                 .at(place)
                 .label(format!(
@@ -68,17 +70,18 @@ fn memory(section: &mut Section<'_>, runtime: &Runtime, batch: &Batch) -> u64 {
                     show_size(most)
                 ))
                 .hint("raise `runtime.max_plugin_memory`, or lower `limits.memory`"),
-        ),
-        Some(memory) if memory < batch.max_bytes as u64 => section.checks().report(
+        );
+    } else if memory < batch.max_bytes as u64 {
+        section.checks().report(
             Problem::error("range", "a batch is larger than the memory of the plugin")
                 .at(place)
                 .label(format!(
-                    "`batch.max_bytes` is {}",
-                    show_size(batch.max_bytes as u64)
+                    "`batch.max_bytes` is {}, `limits.memory` {}",
+                    show_size(batch.max_bytes as u64),
+                    show_size(memory)
                 ))
                 .hint("raise `limits.memory`, or lower `batch.max_bytes`"),
-        ),
-        _ => {}
+        );
     }
-    memory.unwrap_or((64 << 20).min(most))
+    memory
 }

@@ -27,10 +27,11 @@ mod topics;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::checks::Checks;
 use super::include::Written;
 use super::problem::{Place, Problem};
 use super::resolved::{Broker, Config};
-use super::section::{Checks, Section};
+use super::section::Section;
 use super::written::{Table, Value};
 
 /// What the checks made of the files; to be used only if they reported no error.
@@ -46,7 +47,7 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
         file: 0,
         span: 0..0,
     };
-    let mut root = Section::new(checks, &written.main, &start, "", "");
+    let mut root = Section::new(checks, &written.main, &start, String::new(), String::new());
     // Read before: the files that it names are part of `written`.
     root.node("include");
     let runtime = runtime::runtime(root.section("runtime"));
@@ -56,7 +57,7 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
     let admin = admin::admin(root.section("admin"), root.section("metrics"));
     root.reserve(&[
         ("brokers", "second broker"),
-        ("state", "state of plugins"),
+        ("state", "state for plugins"),
         ("schema", "schemas"),
     ]);
     let mut drafts = Vec::new();
@@ -67,14 +68,14 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
         let (table, place) = (&included.consumer, &included.place);
         drafts.push(consumer::consumer(checks, table, place, &runtime));
     }
-    root.finish();
-    if drafts.is_empty() && !written.partial {
+    if drafts.is_empty() && !written.partial && !root.has("consumer") {
         checks.report(
             Problem::warning("no-consumer", "the configuration has no consumer")
                 .at(&start)
                 .label("`[[consumer]]` is missing"),
         );
     }
+    root.finish();
     crossing::crossing(checks, &drafts, &runtime, &topics);
     let plugins = drafts.iter().map(|draft| draft.plugin.clone()).collect();
     let consumers = drafts

@@ -1,7 +1,7 @@
 //! Names of topics, groups, consumers and outputs.
 
+use super::super::checks::Checks;
 use super::super::problem::{Place, Problem};
-use super::super::section::Checks;
 
 /// Kafka's rule, kept on the embedded broker too, so that a configuration moves between them.
 pub fn topic(checks: &Checks<'_>, shown: &str, name: &str, place: &Place) -> bool {

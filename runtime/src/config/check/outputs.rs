@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::super::checks::Checks;
 use super::super::problem::{Place, Problem};
 use super::super::resolved::{DeadLetter, Output};
-use super::super::section::{Checks, Section};
+use super::super::section::Section;
 use super::super::written::{Entry, Text, Value};
 use super::{later, names};
 
@@ -57,8 +58,13 @@ fn output(checks: &Checks<'_>, entry: &Entry, shown: &str) -> Option<(Output, Pl
             (Some(&*text.value), None, node.place.clone())
         }
         Value::Table(table) => {
-            let mut section =
-                Section::new(checks, table, &entry.key_place, "consumer.outputs", "NAME");
+            let mut section = Section::new(
+                checks,
+                table,
+                &entry.key_place,
+                format!("outputs.{}", entry.key),
+                "consumer.outputs.NAME".to_owned(),
+            );
             let topic = section.text("topic");
             let partitions = section.integer("partitions", 1..=10_000);
             section.reserve(&[("broker", "second broker"), ("schema", "schemas")]);

@@ -28,10 +28,7 @@ pub fn plugin(consumer: &mut Section<'_>, enabled: bool) -> (PluginSource, Place
             let mut section = consumer.section("plugin");
             let path = section.text("path");
             let sha256 = digest(&mut section);
-            section.reserve(&[
-                ("url", "download of plugins"),
-                ("oci", "registry of plugins"),
-            ]);
+            section.reserve(&[("url", "download of plugins"), ("oci", "plugin registry")]);
             if !section.has("path") && !section.has("url") && !section.has("oci") {
                 section.missing(
                     "path",

@@ -2,10 +2,10 @@
 
 use std::io::Read as _;
 
+use super::super::checks::Checks;
 use super::super::problem::Problem;
 use super::super::redact::is_variable_name;
 use super::super::secret::Secret;
-use super::super::section::Checks;
 use super::super::written::{Node, Table, Text, Value};
 
 /// The largest secret that is read, in bytes.

@@ -4,7 +4,7 @@ use toml::value::Datetime;
 
 use super::super::problem::Problem;
 use super::super::resolved::Start;
-use super::super::section::Section;
+use super::super::section::{Section, similar};
 use super::super::time::milliseconds;
 use super::super::written::{Text, Value};
 
@@ -29,12 +29,23 @@ pub fn start(consumer: &mut Section<'_>) -> Option<Start> {
                 .label("date, time and zone are needed")
                 .hint("write it as in \"2026-01-31T12:00:00Z\" or with an offset such as +01:00"),
         ),
-        None => consumer.checks().report(
-            Problem::error("start", "`start` must be \"beginning\", \"end\" or a time")
-                .at(&node.place)
-                .label("none of them")
-                .hint("write a time as in \"2026-01-31T12:00:00Z\" (RFC 3339)"),
-        ),
+        None => {
+            let meant = match &node.value {
+                Value::Text(text) => similar(&text.value, &["beginning", "end"]),
+                _ => None,
+            };
+            let hint = match meant {
+                Some(word) => format!("did you mean \"{word}\"?"),
+                None => "write a time as in \"2026-01-31T12:00:00Z\" (RFC 3339)".to_owned(),
+            };
+            let message = "`start` must be \"beginning\", \"end\" or a time";
+            consumer.checks().report(
+                Problem::error("start", message)
+                    .at(&node.place)
+                    .label("none of them")
+                    .hint(hint),
+            );
+        }
     }
     None
 }

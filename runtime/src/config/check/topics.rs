@@ -41,11 +41,17 @@ fn topic(root: &Section<'_>, entry: &Entry, embedded: bool) -> TopicSettings {
             Problem::error("type", format!("the topic `{}` must be a table", entry.key))
                 .at(&entry.node.place)
                 .label(format!("this is {}", entry.node.value.kind()))
-                .hint("a topic whose name holds dots needs quotes: `[topics.\"a.b\"]`"),
+                .hint("write `[topics.NAME]`, with the settings under it"),
         );
         return TopicSettings::default();
     };
-    let mut section = Section::new(root.checks(), table, &entry.key_place, "topics", "NAME");
+    let mut section = Section::new(
+        root.checks(),
+        table,
+        &entry.key_place,
+        format!("topics.{}", entry.key),
+        "topics.NAME".to_owned(),
+    );
     let mut settings = TopicSettings {
         partitions: section.integer("partitions", 1..=10_000).map(|n| n as u32),
         cleanup: section.choice(
@@ -82,6 +88,17 @@ fn topic(root: &Section<'_>, entry: &Entry, embedded: bool) -> TopicSettings {
                         "with `cleanup = \"compact\"` the last event of each key is kept for ever",
                     )
                     .hint("remove `retention`, or set `cleanup = \"delete\"`"),
+            );
+        }
+    }
+    for inner in table.entries() {
+        if inner.key != "retention" && matches!(inner.node.value, Value::Table(_)) {
+            section.ignore(&inner.key);
+            section.checks().report(
+                Problem::error("topic-name", "the name of a topic with dots needs quotes")
+                    .at(&inner.key_place)
+                    .label("the dot before this makes a table of it")
+                    .hint(format!("write `[topics.\"{}.{}\"]`", entry.key, inner.key)),
             );
         }
     }

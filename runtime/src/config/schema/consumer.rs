@@ -33,19 +33,29 @@ pub struct Consumer {
     #[schemars(extend("default" = "partition"))]
     pub ordering: Option<Ordering>,
     /// Plugin instances at work at once; the number of processors unless set.
-    #[schemars(range(min = 1))]
+    #[schemars(extend("minimum" = 1))]
     pub concurrency: Option<Or<u32>>,
+    /// Which events the consumer wants.
     pub filter: Option<Filter>,
+    /// How much crosses into the plugin in one call.
     pub batch: Option<Batch>,
+    /// How much is held between fetching and settling.
     pub in_flight: Option<InFlight>,
+    /// When positions are committed.
     pub commit: Option<Commit>,
+    /// What the plugin may use.
     pub limits: Option<Limits>,
+    /// How a failed event is tried again.
     pub retry: Option<Retry>,
+    /// Not supported by this version. When the plugin is left alone for a while.
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// Where events go that fail for good; without it such an event halts its partition.
     pub dead_letter: Option<DeadLetter>,
     /// Not supported by this version. The most events a time, such as "5000/s".
     pub rate: Option<String>,
+    /// Not supported by this version. How a new plugin is tried before it takes over.
     pub deploy: Option<Deploy>,
+    /// What the plugin is granted beyond computing; this version grants nothing.
     pub capabilities: Option<Capabilities>,
     /// Not supported by this version. Secrets that the plugin may read, by name.
     pub secrets: Option<BTreeMap<String, SecretReference>>,
@@ -126,8 +136,10 @@ pub enum Values {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Batch {
-    #[schemars(range(min = 1, max = 10_000), extend("default" = 256))]
+    /// Events of a call.
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000), extend("default" = 256))]
     pub max_events: Option<Or<u32>>,
+    /// Bytes of the events of a call.
     #[schemars(extend("default" = "1MiB"))]
     pub max_bytes: Option<Size>,
 }
@@ -136,8 +148,10 @@ pub struct Batch {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct InFlight {
-    #[schemars(range(min = 1, max = 10_000_000), extend("default" = 10_000))]
+    /// Events in flight.
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000_000), extend("default" = 10_000))]
     pub max_events: Option<Or<u32>>,
+    /// Bytes of the events in flight.
     #[schemars(extend("default" = "64MiB"))]
     pub max_bytes: Option<Size>,
 }
@@ -146,9 +160,11 @@ pub struct InFlight {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Commit {
+    /// The longest time between commits.
     #[schemars(extend("default" = "100ms"))]
     pub interval: Option<Duration>,
-    #[schemars(range(min = 1, max = 10_000_000), extend("default" = 10_000))]
+    /// The most events between commits.
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000_000), extend("default" = 10_000))]
     pub max_events: Option<Or<u32>>,
 }
 
@@ -169,16 +185,16 @@ pub struct Limits {
     #[schemars(extend("default" = "10s"))]
     pub init: Option<Duration>,
     /// Derived events from one event.
-    #[schemars(range(min = 1, max = 10_000_000), extend("default" = 10_000))]
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000_000), extend("default" = 10_000))]
     pub outputs: Option<Or<u32>>,
     /// Bytes of the derived events of a call.
     #[schemars(extend("default" = "16MiB"))]
     pub output_bytes: Option<Size>,
     /// Headers of a derived event.
-    #[schemars(range(min = 1, max = 10_000), extend("default" = 64))]
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000), extend("default" = 64))]
     pub headers: Option<Or<u32>>,
     /// How often an event may be derived from another before it is dead-lettered.
-    #[schemars(range(min = 1, max = 1000), extend("default" = 16))]
+    #[schemars(extend("minimum" = 1, "maximum" = 1000), extend("default" = 16))]
     pub hops: Option<Or<u32>>,
 }
 
@@ -187,7 +203,7 @@ pub struct Limits {
 #[schemars(deny_unknown_fields)]
 pub struct Retry {
     /// The first attempt included.
-    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 5))]
+    #[schemars(extend("minimum" = 1, "maximum" = 1_000_000), extend("default" = 5))]
     pub max_attempts: Option<Or<u32>>,
     /// The first wait.
     #[schemars(extend("default" = "100ms"))]
@@ -196,7 +212,7 @@ pub struct Retry {
     #[schemars(extend("default" = "10s"))]
     pub max: Option<Duration>,
     /// How much longer each wait is than the one before.
-    #[schemars(range(min = 1, max = 100), extend("default" = 2.0))]
+    #[schemars(extend("minimum" = 1, "maximum" = 100), extend("default" = 2.0))]
     pub factor: Option<Or<f64>>,
     /// Spreads the waits, so that events do not come back together.
     #[schemars(extend("default" = true))]
@@ -210,11 +226,17 @@ pub struct Retry {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct CircuitBreaker {
+    /// Opens when this part of the attempts in the window failed.
     pub failure_ratio: Option<Or<f64>>,
+    /// The fewest events in the window to judge by.
     pub min_events: Option<Or<u32>>,
+    /// Opens after so many failures in a row.
     pub consecutive: Option<Or<u32>>,
+    /// How far back failures count.
     pub window: Option<Duration>,
+    /// How long it stays open before a probe.
     pub open_for: Option<Duration>,
+    /// Events that must succeed before it closes.
     pub probes: Option<Or<u32>>,
 }
 
@@ -222,6 +244,7 @@ pub struct CircuitBreaker {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct DeadLetter {
+    /// The topic of the dead letters.
     pub topic: String,
     /// Not supported by this version. The consumer stops when more than this part fails for good.
     pub max_ratio: Option<Or<f64>>,
@@ -231,9 +254,13 @@ pub struct DeadLetter {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Deploy {
+    /// Events that a new plugin is tried on beside the old one.
     pub shadow: Option<Or<u32>>,
+    /// How long a new plugin is on trial.
     pub probation: Option<Duration>,
+    /// The old plugin comes back when a larger part of the events fails.
     pub max_failure_ratio: Option<Or<f64>>,
+    /// The version of the state that the plugin keeps.
     pub state_version: Option<Or<u32>>,
 }
 
@@ -241,10 +268,15 @@ pub struct Deploy {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Capabilities {
+    /// Hosts and ports that it may call.
     pub http: Option<Vec<String>>,
+    /// Environment variables that it may read.
     pub env: Option<Vec<String>>,
+    /// Whether it sees the wall clock.
     pub clock: Option<Or<bool>>,
+    /// Whether it gets real randomness.
     pub random: Option<Or<bool>>,
+    /// Whether it may keep state.
     pub state: Option<Value>,
 }
 
@@ -261,9 +293,10 @@ pub enum Output {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct MadeOutput {
+    /// The topic.
     pub topic: String,
     /// How many partitions the topic is created with.
-    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000))]
     pub partitions: Option<Or<u32>>,
 }
 
