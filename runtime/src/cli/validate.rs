@@ -1,6 +1,6 @@
 //! `millstream validate`: everything that can be known without starting and without a broker.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -36,18 +36,18 @@ pub struct ComponentProblem {
 /// # Errors
 /// Only where the output cannot be made.
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
-    let file = args.file.unwrap_or_else(|| context.config.clone());
-    let checked = file.clone();
-    let result = tokio::task::spawn_blocking(move || {
-        validate(&checked, &|name| std::env::var(name).ok(), &check_component)
+    let context = context.clone();
+    tokio::task::spawn_blocking(move || {
+        let file = args.file.as_ref().unwrap_or(&context.config);
+        let result = validate(file, &|name| std::env::var(name).ok(), &check_component);
+        print(file, &result, &context)?;
+        Ok(match result {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(INVALID),
+        })
     })
     .await
-    .context("the checks did not come to an end")?;
-    print(&file, &result, context)?;
-    Ok(match result {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(INVALID),
-    })
+    .context("the checks did not come to an end")?
 }
 
 /// Whether a consumer's component can run here; it is read, not run.
@@ -115,18 +115,29 @@ fn print(file: &Path, result: &Result<Loaded, Problems>, context: &Context) -> a
             "file": file.display().to_string(),
             "problems": problems.to_json(),
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
-        return Ok(());
+        return print_line(&serde_json::to_string_pretty(&report)?);
     }
     if !problems.is_empty() {
         let color = context.color && std::io::stderr().is_terminal();
         eprint!("{}", problems.render(color));
     }
     match result {
-        Ok(loaded) => println!("{}", summary(file, &loaded.config, problems)),
-        Err(problems) => eprintln!("{}: {}", file.display(), problems.count()),
+        Ok(loaded) => print_line(&summary(file, &loaded.config, problems)),
+        Err(problems) => {
+            eprintln!("{}: {}", file.display(), problems.count());
+            Ok(())
+        }
     }
-    Ok(())
+}
+
+/// Prints to stdout; one who reads no further, as `head` does, is no error.
+pub(super) fn print_line(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `millstream.toml is valid: 2 consumers (enrich, alerts) on the embedded broker`.
