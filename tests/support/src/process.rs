@@ -291,11 +291,25 @@ impl Running {
     /// # Errors
     /// The process has ended.
     pub fn resident(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that was resident at once so far, in bytes.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn peak_resident(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.id());
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
         let kibibytes = line.and_then(|rest| rest.split_whitespace().next());
-        let kibibytes: u64 = kibibytes.context("no VmRSS")?.parse()?;
+        let kibibytes: u64 = kibibytes
+            .with_context(|| format!("no {name} in {path}"))?
+            .parse()?;
         Ok(kibibytes * 1024)
     }
 
@@ -324,6 +338,14 @@ impl Running {
         let mut answer = agent.get(&url).call().with_context(|| url.clone())?;
         let body = answer.body_mut().read_to_string().context(url)?;
         Ok((answer.status().as_u16(), body))
+    }
+
+    /// Posts JSON lines to `path`, and returns status and body. Any status is an answer.
+    ///
+    /// # Errors
+    /// Nothing answers within thirty seconds: whether the lines were taken is not known.
+    pub fn post_lines(&self, path: &str, lines: &str) -> Result<(u16, String)> {
+        post_lines(&self.admin, path, lines)
     }
 
     /// One scrape.
@@ -385,6 +407,31 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// Posts JSON lines to `http://{admin}{path}`, whoever answers there; returns status and body.
+///
+/// # Errors
+/// Nothing answers within thirty seconds: whether the lines were taken is not known.
+pub fn post_lines(admin: &str, path: &str, lines: &str) -> Result<(u16, String)> {
+    let url = format!("http://{admin}{path}");
+    let agent = ureq::Agent::new_with_config(
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .build(),
+    );
+    let request = agent
+        .post(&url)
+        .header("content-type", "application/x-ndjson");
+    let mut answer = request.send(lines).with_context(|| url.clone())?;
+    let body = answer
+        .body_mut()
+        .with_config()
+        .limit(256 << 20)
+        .read_to_string()
+        .context(url)?;
+    Ok((answer.status().as_u16(), body))
 }
 
 fn text_of(path: impl AsRef<OsStr>) -> String {
