@@ -184,6 +184,8 @@ impl Runner {
             }
             let work = lane.take(now, settings.batch);
             if work.is_empty() {
+                // All that was waiting went behind a retry: without a wake nobody looks again.
+                self.consider(id, now);
                 continue;
             }
             lane.busy = true;
