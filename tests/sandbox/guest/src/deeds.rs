@@ -42,6 +42,7 @@ pub fn act(answer: &mut Answer, index: u32, command: &str, call: Call) {
                 answer.forward(index);
             }
         }
+        "long-reply" => answer.reply(index, &"x".repeat((number(rest) as usize) << 20)),
         "huge-answer" => answer.0.data.resize(rest.parse().unwrap_or(0) << 20, b'x'),
         "reject" => answer.fail(index, 1),
         "retry" => answer.fail(index, 2),
