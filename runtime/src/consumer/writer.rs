@@ -32,6 +32,15 @@ pub enum Written {
     Refused(PublishError),
 }
 
+/// What is to be done with a unit that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// It was changed: write it again.
+    Write,
+    /// Its partition halts at it.
+    Drop,
+}
+
 /// See the module's picture.
 pub struct Writer {
     sink: Arc<dyn Sink>,
@@ -145,17 +154,29 @@ impl Writer {
         self.in_flight.extend(again);
     }
 
-    /// Changes the unit that the broker refused (it is dropped where `mend` says `None`), and
-    /// writes it and all behind it again.
-    pub fn mend(&mut self, mend: impl FnOnce(Unit) -> Option<Unit>) {
-        if let Some(unit) = self.queue.pop_front() {
-            self.queued_bytes = self.queued_bytes.saturating_sub(unit.records.bytes());
-            if let Some(unit) = mend(unit) {
-                self.queued_bytes += unit.records.bytes();
-                self.queue.push_front(unit);
+    /// Changes the unit that the broker refused, and writes it and all behind it again. Where `mend`
+    /// says that it cannot be helped, it is dropped and returned with all units of its partition
+    /// behind it: they must not be written before it.
+    pub fn mend(&mut self, mend: impl FnOnce(&mut Unit) -> Mended) -> Vec<Unit> {
+        let mut dropped = Vec::new();
+        if let Some(mut unit) = self.queue.pop_front() {
+            match mend(&mut unit) {
+                Mended::Write => self.queue.push_front(unit),
+                Mended::Drop => {
+                    let assignment = unit.assignment;
+                    dropped.push(unit);
+                    let waiting = std::mem::take(&mut self.queue);
+                    let (behind, others) = waiting
+                        .into_iter()
+                        .partition::<Vec<_>, _>(|unit| unit.assignment == assignment);
+                    dropped.extend(behind);
+                    self.queue = others.into();
+                }
             }
         }
+        self.queued_bytes = self.queue.iter().map(|unit| unit.records.bytes()).sum();
         self.failed = None;
         self.write_all_again();
+        dropped
     }
 }
