@@ -1,4 +1,8 @@
 //! SIGKILL at twenty random moments while events come in over HTTP.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what these helpers of tests cannot do fails the test"
+)]
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
