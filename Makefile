@@ -10,12 +10,14 @@ DEBUG := $(TARGET_DIR)/debug
 WASM := wasm32-wasip2
 
 # Every crate that becomes a component: the examples, and the plugins of tests and benchmark.
-PLUGIN_MANIFESTS := $(wildcard plugins/*/Cargo.toml tests/plugins/*/Cargo.toml tests/*/plugins/*/Cargo.toml)
+PLUGIN_MANIFESTS := $(shell grep -ls '"cdylib"' plugins/*/Cargo.toml tests/*/*/Cargo.toml tests/*/*/*/Cargo.toml)
 PLUGINS := $(foreach manifest,$(PLUGIN_MANIFESTS),-p $(shell sed -n '/^name *=/{s/^name *= *"\(.*\)".*/\1/p;q}' $(manifest)))
 
-# The benchmark's events, and how often each contender runs: `make bench EVENTS=500000 RUNS=1`.
+# The benchmark's events, how often each contender runs, and under which name the figures are kept:
+# `make bench EVENTS=500000 RUNS=1`, `make bench RECORD=laptop`.
 EVENTS ?= 2000000
 RUNS ?= 3
+RECORD ?=
 
 .PHONY: help setup plugins build run test lint bench clean
 
@@ -53,9 +55,9 @@ test: lint plugins ## every test; those against a real Kafka where Java 17 and M
 	$(CARGO) build --workspace --bins --tests
 	MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test --workspace
 
-bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=)
+bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench
-	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --runs $(RUNS)
+	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --runs $(RUNS) $(if $(RECORD),--record $(RECORD))
 
 clean: ## remove all that was built
 	$(CARGO) clean

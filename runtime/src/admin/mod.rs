@@ -27,6 +27,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router, middleware};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::report::{ConsumerReport, Health, PartitionReport, Readiness};
 pub use self::server::{serve, serve_metrics};
@@ -40,6 +41,8 @@ use crate::config::{Admin, TopicSettings};
 
 /// Largest body of one request, in bytes.
 pub const MAX_BODY: usize = 16 << 20;
+/// Answers with events that are built at once: each takes megabytes.
+const PARALLEL_READS: usize = 8;
 /// Longest that the broker may take for one request; after that the caller is told to come again.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -54,6 +57,8 @@ pub struct State {
     /// Tells this broker's data from another's, as [`crate::broker::remote::store_id`] says it.
     pub store: String,
     bodies: BodyBudget,
+    /// One permit an answer with events under construction.
+    reads: Semaphore,
 }
 
 impl State {
@@ -72,6 +77,18 @@ impl State {
             settings,
             store,
             bodies: BodyBudget::new(),
+            reads: Semaphore::new(PARALLEL_READS),
+        }
+    }
+
+    /// A turn to read events.
+    async fn read_turn(&self) -> Result<SemaphorePermit<'_>, Refused> {
+        match tokio::time::timeout(BROKER_TIMEOUT, self.reads.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many readers at once; ask again later",
+            )),
         }
     }
 

@@ -52,6 +52,7 @@ pub(super) async fn events(
     };
     let mut count = params.count.unwrap_or(DEFAULT_COUNT).min(MAX_COUNT);
     let mut bytes = MAX_BYTES;
+    let _turn = state.read_turn().await?;
     let unknown = |name: String| Refused::from(BrokerError::UnknownTopic(name));
     let known = in_time(state.topics.list()).await?;
     let info = known
@@ -113,6 +114,7 @@ pub(super) async fn partition(
         events: params.events.clamp(1, MAX_COUNT),
         bytes: params.bytes.clamp(1, MAX_BYTES),
     };
+    let _turn = state.read_turn().await?;
     let chunk = in_time(state.topics.read(&partition, params.from, limits)).await?;
     let mut out = Vec::with_capacity(chunk.block.bytes() * 2);
     for event in chunk.block.iter() {

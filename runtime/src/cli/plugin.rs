@@ -58,7 +58,7 @@ fn describe(inspection: &Inspection, color: bool) -> String {
 fn needs(needs: &Needs) -> String {
     match needs {
         Needs::Nothing => "nothing".to_owned(),
-        Needs::Inert => "nothing (there, with nothing behind it)".to_owned(),
+        Needs::Inert => "nothing: it is there, but does nothing".to_owned(),
         Needs::Capability {
             capability,
             supported: true,

@@ -10,8 +10,9 @@ use clap::builder::FalseyValueParser;
 use tokio::sync::mpsc;
 
 use super::lines::{self, BATCH_BYTES, BATCH_EVENTS, Shape};
-use super::{Context, OutputFormat, connect, terminal};
+use super::{Context, Failure, OutputFormat, connect, terminal};
 use crate::broker::Topics;
+use crate::broker::names::check_topic;
 use crate::json_event::MAX_HEADER_NAME;
 use crate::records::Records;
 
@@ -91,6 +92,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// A line is no event, the input cannot be read, or the broker does not take the events.
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    check_topic(&args.topic).map_err(Failure::Usage)?;
     let config = connect::load(context)?;
     let input: Box<dyn Read + Send> = match &args.file {
         Some(file) => {
@@ -112,7 +114,10 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let noun = if written == 1 { "event" } else { "events" };
     let done = format!("{written} {noun} written to {}", args.topic);
     if let Err(error) = result {
-        return Err(error.context(format!("{done}; then it failed")));
+        return Err(error.context(match written {
+            0 => format!("nothing was written to {}", args.topic),
+            _ => format!("{done}, then no more"),
+        }));
     }
     match context.output {
         OutputFormat::Text => eprintln!("{done}"),

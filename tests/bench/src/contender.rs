@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use millstream_test_support::guard::{Guarded, Plan};
 use millstream_test_support::ports::free_port;
+use millstream_test_support::process::BINARY;
 use millstream_test_support::workspace;
 
 use crate::query::Query;
@@ -16,7 +17,7 @@ use crate::query::Query;
 pub enum Contender {
     /// The bare librdkafka loop.
     Bound,
-    /// The release build of the runtime, with the query as a plugin.
+    /// The release build of the runtime (or what `MILLSTREAM_BIN` names), with the query as a plugin.
     Millstream,
 }
 
@@ -91,7 +92,10 @@ impl Contender {
 }
 
 fn binary() -> PathBuf {
-    workspace::target_dir().join("release/millstream")
+    std::env::var_os(BINARY).map_or_else(
+        || workspace::target_dir().join("release/millstream"),
+        PathBuf::from,
+    )
 }
 
 fn plugin(query: Query) -> PathBuf {

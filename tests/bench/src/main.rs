@@ -53,9 +53,9 @@ struct Arguments {
         default_value = "bound,millstream"
     )]
     contenders: Vec<Contender>,
-    /// Name of the file in tests/bench/results.
-    #[arg(long, default_value = "latest")]
-    result: String,
+    /// Keep the figures as tests/bench/results/NAME.json and put them into tests/bench/README.md.
+    #[arg(long, value_name = "NAME")]
+    record: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -135,19 +135,25 @@ fn compare(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    println!(
-        "{}",
-        report.table(&arguments.queries, &arguments.contenders)
-    );
-    let results = workspace::root().join("tests/bench/results");
+    let table = report.table(&arguments.queries, &arguments.contenders);
+    println!("{table}");
+    let bench = workspace::root().join("tests/bench");
+    let name = arguments.record.as_deref().unwrap_or("latest");
     let path = report.save(
-        &results,
-        &arguments.result,
+        &bench.join("results"),
+        name,
         arguments.events,
         arguments.seed,
     )?;
     let shown = path.strip_prefix(workspace::root()).unwrap_or(&path);
     eprintln!("all figures: {}", shown.display());
+    if arguments.record.is_some() {
+        let circumstances = format!(
+            "{} events a run, median of {}; every run in `results/{name}.json`",
+            arguments.events, arguments.runs
+        );
+        report.record(&bench.join("README.md"), &circumstances, &table)?;
+    }
     Ok(())
 }
 

@@ -87,6 +87,38 @@ impl Report {
         table
     }
 
+    /// Puts the table and its circumstances between the markers of a page.
+    ///
+    /// # Errors
+    /// The page cannot be read or written, or has no markers.
+    pub fn record(&self, page: &Path, circumstances: &str, table: &str) -> Result<()> {
+        let text =
+            fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+        let host = host();
+        let block = format!(
+            "{} with {} processors, {} MiB of memory, Linux {}; {circumstances}. \
+             Of all processor time during the runs {:.0} % went to programs that are none of the \
+             contenders, the broker or the benchmark.\n\n{table}",
+            host.processor,
+            host.processors,
+            host.memory_mib,
+            host.kernel,
+            self.others_share() * 100.0,
+        );
+        let filled = between_markers(&text, &block).context("the page has no markers")?;
+        fs::write(page, filled).with_context(|| format!("cannot write {}", page.display()))
+    }
+
+    /// The part of the machine's work that spoils a comparison.
+    fn others_share(&self) -> f64 {
+        let sum = |of: fn(&Figures) -> f64| self.runs.iter().map(|(.., f)| of(f)).sum::<f64>();
+        let (others, machine) = (
+            sum(|f| f.others_cpu_seconds),
+            sum(|f| f.machine_cpu_seconds),
+        );
+        if machine > 0.0 { others / machine } else { 0.0 }
+    }
+
     /// Writes everything to a file of `folder` and returns its path.
     ///
     /// # Errors
@@ -132,6 +164,15 @@ impl Report {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
+}
+
+const BEGIN: &str = "<!-- figures: filled by make bench RECORD=NAME -->";
+const END: &str = "<!-- end of figures -->";
+
+fn between_markers(page: &str, block: &str) -> Option<String> {
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{block}\n{END}{after}"))
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -180,6 +221,7 @@ mod tests {
             seconds: 1.0,
             broker_cpu_seconds: 1.0,
             others_cpu_seconds: 0.0,
+            machine_cpu_seconds: 3.0,
         }
     }
 
@@ -188,6 +230,21 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
         assert_eq!(median(Vec::new()), None);
+    }
+
+    #[test]
+    fn recording_twice_keeps_one_table_and_the_rest_of_the_page() {
+        let page = format!("# Title\n{BEGIN}\n{END}\nmore\n");
+        let once = between_markers(&page, "| 1 |").unwrap();
+        let twice = between_markers(&once, "| 2 |").unwrap();
+        assert_eq!(twice, format!("# Title\n{BEGIN}\n| 2 |\n{END}\nmore\n"));
+        assert!(between_markers("no markers", "x").is_none());
+    }
+
+    #[test]
+    fn the_page_has_its_markers() {
+        let page = millstream_test_support::workspace::root().join("tests/bench/README.md");
+        assert!(between_markers(&fs::read_to_string(page).unwrap(), "x").is_some());
     }
 
     #[test]

@@ -111,4 +111,13 @@ mod tests {
         ]});
         assert_eq!(cdylibs(&metadata), ["enrich"]);
     }
+
+    /// A core module in place of a component would be refused by the runtime much later.
+    #[test]
+    fn an_example_builds_to_a_component() {
+        let path = component("enrich").unwrap();
+        let bytes = std::fs::read(path).unwrap();
+        assert_eq!(bytes[..8], *b"\0asm\x0d\0\x01\0");
+        assert!(component("no-such-plugin").is_err());
+    }
 }

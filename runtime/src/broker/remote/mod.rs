@@ -54,6 +54,8 @@ pub fn store_id(broker: &config::Broker) -> String {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a request may take. Longer than the runtime's own limit, so that its reason arrives.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection is kept for the next request.
+const MAX_IDLE: Duration = Duration::from_secs(5);
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
@@ -94,6 +96,8 @@ impl Remote {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(CALL_TIMEOUT))
             .max_redirects(0)
+            // Well below the time after which the runtime closes an idle connection.
+            .max_idle_age(MAX_IDLE)
             // A proxy named in the environment is for the outside; the token must not go there.
             .proxy(None)
             .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
@@ -144,7 +148,15 @@ impl Remote {
             .as_ref()
             .map(|token| format!("Bearer {}", token.reveal()));
         let sent = match method {
-            Method::Get => with_token(self.agent.get(&url), bearer).call(),
+            Method::Get => {
+                let get = || with_token(self.agent.get(&url), bearer.clone()).call();
+                match get() {
+                    // The runtime may close a kept connection just as it is used again; a read can
+                    // be repeated.
+                    Err(ureq::Error::Io(_)) => get(),
+                    sent => sent,
+                }
+            }
             Method::Delete => with_token(self.agent.delete(&url), bearer).call(),
             Method::Post => {
                 let request = with_token(self.agent.post(&url), bearer);
