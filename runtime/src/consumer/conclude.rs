@@ -178,12 +178,13 @@ impl Runner {
             .get(&assignment)
             .is_none_or(|partition| partition.halted.is_some());
         let standing = matches!(self.state, State::Stopped(_) | State::Draining);
-        let Some(partition) = self
+        let writable = self
             .partitions
             .get(&assignment)
-            .map(|partition| partition.name.clone())
-        else {
-            self.abandon(None, &work, 0..work.len());
+            .filter(|partition| !partition.unwritable);
+        let Some(partition) = writable.map(|partition| partition.name.clone()) else {
+            let assigned = self.partitions.contains_key(&assignment);
+            self.abandon(assigned.then_some(assignment), &work, 0..work.len());
             return;
         };
         let mut settled = Vec::with_capacity(work.len());
@@ -316,11 +317,10 @@ impl Runner {
         let generation = self.generation.clone();
         let dead_letter = generation.settings.dead_letter.clone();
         let mut halt = None;
-        let mut dropped = None;
-        self.writer.mend(|mut unit| {
+        let given_up = self.writer.mend(|mut unit| {
             let index = match error {
                 PublishError::Event { index, .. } | PublishError::Topic { index, .. } => *index,
-                PublishError::Passing(_) => return Some(unit),
+                PublishError::Passing(_) => return Ok(unit),
             };
             let culprit = unit
                 .records
@@ -334,16 +334,15 @@ impl Runner {
                 && !to_dead_letters
             {
                 dead_letter_source(&generation, &mut unit, offset, error);
-                return Some(unit);
+                return Ok(unit);
             }
             halt = Some((
                 unit.assignment,
                 format!("the event at offset {offset} cannot be written: {error}"),
             ));
-            dropped = Some(unit);
-            None
+            Err(Box::new(unit))
         });
-        if let Some(unit) = dropped {
+        for unit in given_up {
             let indices: Vec<usize> = unit
                 .settled
                 .iter()
@@ -352,6 +351,9 @@ impl Runner {
             self.abandon(Some(unit.assignment), &unit.work, indices.into_iter());
         }
         if let Some((assignment, reason)) = halt {
+            if let Some(partition) = self.partitions.get_mut(&assignment) {
+                partition.unwritable = true;
+            }
             self.halt(assignment, reason);
         }
     }

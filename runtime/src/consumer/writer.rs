@@ -145,17 +145,94 @@ impl Writer {
         self.in_flight.extend(again);
     }
 
-    /// Changes the unit that the broker refused (it is dropped where `mend` says `None`), and
-    /// writes it and all behind it again.
-    pub fn mend(&mut self, mend: impl FnOnce(Unit) -> Option<Unit>) {
-        if let Some(unit) = self.queue.pop_front() {
-            self.queued_bytes = self.queued_bytes.saturating_sub(unit.records.bytes());
-            if let Some(unit) = mend(unit) {
-                self.queued_bytes += unit.records.bytes();
-                self.queue.push_front(unit);
+    /// Changes the unit that the broker refused, and writes it and all behind it again. Where
+    /// `mend` gives it up, the units behind it of its partition are given up with it, for nothing
+    /// of a partition may be written past what was not (I3). Returns what was given up, in order.
+    pub fn mend(&mut self, mend: impl FnOnce(Unit) -> Result<Unit, Box<Unit>>) -> Vec<Unit> {
+        let mut given_up = Vec::new();
+        match self.queue.pop_front().map(mend) {
+            Some(Ok(unit)) => self.queue.push_front(unit),
+            Some(Err(unit)) => {
+                let assignment = unit.assignment;
+                given_up.push(*unit);
+                let (behind, kept) = std::mem::take(&mut self.queue)
+                    .into_iter()
+                    .partition(|unit| unit.assignment == assignment);
+                self.queue = kept;
+                given_up.extend::<VecDeque<Unit>>(behind);
             }
+            None => {}
         }
+        self.queued_bytes = self.queue.iter().map(|unit| unit.records.bytes()).sum();
         self.failed = None;
         self.write_all_again();
+        given_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Commit, CommitError};
+    use crate::records::{NewRecord, Records};
+
+    use super::super::work::Work;
+
+    /// Refuses whatever goes to the topic `missing`.
+    struct Picky;
+
+    impl Sink for Picky {
+        fn publish(&self, records: Arc<Records>) -> BoxFuture<'static, Result<(), PublishError>> {
+            let refused = records
+                .iter()
+                .position(|record| **record.topic() == *"missing");
+            let result = refused.map_or(Ok(()), |index| {
+                Err(PublishError::Topic {
+                    index,
+                    topic: "missing".into(),
+                    reason: "unknown".to_owned(),
+                })
+            });
+            Box::pin(std::future::ready(result))
+        }
+
+        fn commit(&self, _: Vec<Commit>) -> BoxFuture<'static, Result<(), CommitError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    fn unit(assignment: u64, topic: &str) -> Unit {
+        let mut records = Records::new();
+        records.push(&topic.into(), NewRecord::default());
+        Unit {
+            partition: TopicPartition::new("orders", assignment as u32),
+            assignment,
+            records: Arc::new(records),
+            settled: Vec::new(),
+            produced: Vec::new(),
+            work: Work::default(),
+        }
+    }
+
+    /// Past an event that could not be written, nothing of its partition may come out, and other
+    /// partitions go on.
+    #[tokio::test]
+    async fn what_is_behind_a_unit_that_is_given_up_is_given_up_with_it() {
+        let mut writer = Writer::new(Arc::new(Picky));
+        for (assignment, topic) in [(1, "missing"), (2, "there"), (1, "there"), (2, "there")] {
+            writer.write(unit(assignment, topic));
+        }
+        assert!(matches!(writer.next().await, Written::Refused(_)));
+        let given_up = writer.mend(|unit| Err(Box::new(unit)));
+        let of: Vec<_> = given_up.iter().map(|unit| unit.assignment).collect();
+        assert_eq!(of, [1, 1]);
+        for _ in 0..2 {
+            let Written::Unit(unit) = writer.next().await else {
+                panic!("refused again")
+            };
+            assert_eq!(unit.assignment, 2);
+        }
+        assert_eq!(writer.queued_bytes(), 0);
+        assert!(!writer.is_writing(|_| true));
     }
 }
