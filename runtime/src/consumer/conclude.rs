@@ -14,7 +14,7 @@ use super::runner::{LaneId, Runner};
 use super::status::State;
 use super::unit::{Settled, Unit};
 use super::work::{Item, Work};
-use super::writer::Written;
+use super::writer::{Mended, Written};
 use crate::broker::PublishError;
 use crate::clock;
 use crate::decide::admission::Load;
@@ -22,6 +22,11 @@ use crate::decide::backoff;
 use crate::metrics::Outcome;
 use crate::plugin::StartError;
 use crate::records::Records;
+
+const DEAD_LETTER_HINT: &str =
+    "name a dead_letter topic for such events, or let the plugin make smaller ones";
+const TOPIC_HINT: &str =
+    "create the topic (or describe it in [topics.NAME]), or allow writing to it";
 
 impl Runner {
     /// A call ended.
@@ -62,7 +67,7 @@ impl Runner {
                     lane.pace().missed();
                     lane.isolate(events);
                 }
-                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+                self.conclude(id.assignment, Some(id.slot), done.work, *answer);
             }
             Err(Trouble::Start(error)) => {
                 self.unavailable = self.unavailable.saturating_add(1);
@@ -93,7 +98,8 @@ impl Runner {
             None => {}
         }
         let answer = match result {
-            Ok(answer) | Err(Trouble::Call(_, answer)) => answer,
+            Ok(answer) => answer,
+            Err(Trouble::Call(_, answer)) => answer.as_ref(),
             Err(Trouble::Start(_)) => return,
         };
         ledger.call_duration.observe(took.as_secs_f64(), 1);
@@ -158,7 +164,7 @@ impl Runner {
         self.control.hold(std::slice::from_ref(&name));
         tracing::error!(
             consumer = %self.settings().name, partition = %name, %reason,
-            "the partition halts; name a dead_letter topic for such events, or mend the plugin, and start again"
+            "the partition halts and the others go on; mend the cause, then start again"
         );
         self.abandon_waiting(id);
         self.show(Instant::now());
@@ -178,15 +184,19 @@ impl Runner {
             .get(&assignment)
             .is_none_or(|partition| partition.halted.is_some());
         let standing = matches!(self.state, State::Stopped(_) | State::Draining);
-        let writable = self
+        let Some(partition) = self
             .partitions
             .get(&assignment)
-            .filter(|partition| !partition.unwritable);
-        let Some(partition) = writable.map(|partition| partition.name.clone()) else {
-            let assigned = self.partitions.contains_key(&assignment);
-            self.abandon(assigned.then_some(assignment), &work, 0..work.len());
+            .map(|partition| partition.name.clone())
+        else {
+            self.abandon(None, &work, 0..work.len());
             return;
         };
+        if halted {
+            // What was under way when the partition halted comes after the event that it halted at.
+            self.abandon(Some(assignment), &work, 0..work.len());
+            return;
+        }
         let mut settled = Vec::with_capacity(work.len());
         let mut back = Vec::new();
         let mut abandoned = Vec::new();
@@ -201,9 +211,7 @@ impl Runner {
                     halt = Some(reason.clone());
                     abandoned.push(index);
                 }
-                _ if halted || standing || halt.is_some() || slot.is_none() => {
-                    abandoned.push(index)
-                }
+                _ if standing || halt.is_some() || slot.is_none() => abandoned.push(index),
                 Fate::Again => back.push(Back::Again(item)),
                 Fate::Retry(retry) => {
                     let item = Item {
@@ -317,14 +325,14 @@ impl Runner {
         let generation = self.generation.clone();
         let dead_letter = generation.settings.dead_letter.clone();
         let mut halt = None;
-        let given_up = self.writer.mend(|mut unit| {
-            let index = match error {
-                PublishError::Event { index, .. } | PublishError::Topic { index, .. } => *index,
-                PublishError::Passing(_) => return Ok(unit),
+        let dropped = self.writer.mend(|unit| {
+            let (index, hint) = match error {
+                PublishError::Event { index, .. } => (*index, DEAD_LETTER_HINT),
+                PublishError::Topic { index, .. } => (*index, TOPIC_HINT),
+                PublishError::Passing(_) => return Mended::Write,
             };
-            let culprit = unit
-                .records
-                .get(index.min(unit.records.len().saturating_sub(1)));
+            let last = unit.records.len().saturating_sub(1);
+            let culprit = unit.records.get(index.min(last));
             let to_dead_letters = dead_letter
                 .as_ref()
                 .is_some_and(|to| to.topic == *culprit.topic());
@@ -333,27 +341,18 @@ impl Runner {
                 && dead_letter.is_some()
                 && !to_dead_letters
             {
-                dead_letter_source(&generation, &mut unit, offset, error);
-                return Ok(unit);
+                dead_letter_source(&generation, unit, offset, error);
+                return Mended::Write;
             }
-            halt = Some((
-                unit.assignment,
-                format!("the event at offset {offset} cannot be written: {error}"),
-            ));
-            Err(Box::new(unit))
+            let reason = format!("what follows from offset {offset} cannot be written: {error}");
+            halt = Some((unit.assignment, format!("{reason}; {hint}")));
+            Mended::Drop
         });
-        for unit in given_up {
-            let indices: Vec<usize> = unit
-                .settled
-                .iter()
-                .map(|settled| settled.index as usize)
-                .collect();
-            self.abandon(Some(unit.assignment), &unit.work, indices.into_iter());
+        for unit in dropped {
+            let indices = unit.settled.iter().map(|settled| settled.index as usize);
+            self.abandon(Some(unit.assignment), &unit.work, indices);
         }
         if let Some((assignment, reason)) = halt {
-            if let Some(partition) = self.partitions.get_mut(&assignment) {
-                partition.unwritable = true;
-            }
             self.halt(assignment, reason);
         }
     }

@@ -23,8 +23,6 @@ pub struct Partition {
     pub held_since: Option<Instant>,
     /// Why it stands still for good.
     pub halted: Option<String>,
-    /// Whether it was halted by the broker: nothing more of it may be written.
-    pub unwritable: bool,
     /// The slot that the next events go to, without ordering.
     turn: usize,
     /// Blocks with unsettled events: their end and the timestamp of their first event.
@@ -49,7 +47,6 @@ impl Partition {
             load: Load::default(),
             held_since: None,
             halted: None,
-            unwritable: false,
             turn: 0,
             unsettled: VecDeque::new(),
             end: None,

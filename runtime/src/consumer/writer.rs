@@ -32,6 +32,15 @@ pub enum Written {
     Refused(PublishError),
 }
 
+/// What is to be done with a unit that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// It was changed: write it again.
+    Write,
+    /// Its partition halts at it.
+    Drop,
+}
+
 /// See the module's picture.
 pub struct Writer {
     sink: Arc<dyn Sink>,
@@ -145,28 +154,30 @@ impl Writer {
         self.in_flight.extend(again);
     }
 
-    /// Changes the unit that the broker refused, and writes it and all behind it again. Where
-    /// `mend` gives it up, the units behind it of its partition are given up with it, for nothing
-    /// of a partition may be written past what was not (I3). Returns what was given up, in order.
-    pub fn mend(&mut self, mend: impl FnOnce(Unit) -> Result<Unit, Box<Unit>>) -> Vec<Unit> {
-        let mut given_up = Vec::new();
-        match self.queue.pop_front().map(mend) {
-            Some(Ok(unit)) => self.queue.push_front(unit),
-            Some(Err(unit)) => {
-                let assignment = unit.assignment;
-                given_up.push(*unit);
-                let (behind, kept) = std::mem::take(&mut self.queue)
-                    .into_iter()
-                    .partition(|unit| unit.assignment == assignment);
-                self.queue = kept;
-                given_up.extend::<VecDeque<Unit>>(behind);
+    /// Changes the unit that the broker refused, and writes it and all behind it again. Where `mend`
+    /// says that it cannot be helped, it is dropped and returned with all units of its partition
+    /// behind it: they must not be written before it.
+    pub fn mend(&mut self, mend: impl FnOnce(&mut Unit) -> Mended) -> Vec<Unit> {
+        let mut dropped = Vec::new();
+        if let Some(mut unit) = self.queue.pop_front() {
+            match mend(&mut unit) {
+                Mended::Write => self.queue.push_front(unit),
+                Mended::Drop => {
+                    let assignment = unit.assignment;
+                    dropped.push(unit);
+                    let waiting = std::mem::take(&mut self.queue);
+                    let (behind, others) = waiting
+                        .into_iter()
+                        .partition::<Vec<_>, _>(|unit| unit.assignment == assignment);
+                    dropped.extend(behind);
+                    self.queue = others.into();
+                }
             }
-            None => {}
         }
         self.queued_bytes = self.queue.iter().map(|unit| unit.records.bytes()).sum();
         self.failed = None;
         self.write_all_again();
-        given_up
+        dropped
     }
 }
 
@@ -223,7 +234,7 @@ mod tests {
             writer.write(unit(assignment, topic));
         }
         assert!(matches!(writer.next().await, Written::Refused(_)));
-        let given_up = writer.mend(|unit| Err(Box::new(unit)));
+        let given_up = writer.mend(|_| Mended::Drop);
         let of: Vec<_> = given_up.iter().map(|unit| unit.assignment).collect();
         assert_eq!(of, [1, 1]);
         for _ in 0..2 {

@@ -171,6 +171,10 @@ pub(super) fn offsets_of<C: ConsumerContext>(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "one settled range is what is meant"
+)]
 mod tests {
     use super::*;
 
