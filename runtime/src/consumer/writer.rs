@@ -180,3 +180,70 @@ impl Writer {
         dropped
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Commit, CommitError};
+    use crate::records::{NewRecord, Records};
+
+    use super::super::work::Work;
+
+    /// Refuses whatever goes to the topic `missing`.
+    struct Picky;
+
+    impl Sink for Picky {
+        fn publish(&self, records: Arc<Records>) -> BoxFuture<'static, Result<(), PublishError>> {
+            let refused = records
+                .iter()
+                .position(|record| **record.topic() == *"missing");
+            let result = refused.map_or(Ok(()), |index| {
+                Err(PublishError::Topic {
+                    index,
+                    topic: "missing".into(),
+                    reason: "unknown".to_owned(),
+                })
+            });
+            Box::pin(std::future::ready(result))
+        }
+
+        fn commit(&self, _: Vec<Commit>) -> BoxFuture<'static, Result<(), CommitError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    fn unit(assignment: u64, topic: &str) -> Unit {
+        let mut records = Records::new();
+        records.push(&topic.into(), NewRecord::default());
+        Unit {
+            partition: TopicPartition::new("orders", assignment as u32),
+            assignment,
+            records: Arc::new(records),
+            settled: Vec::new(),
+            produced: Vec::new(),
+            work: Work::default(),
+        }
+    }
+
+    /// Past an event that could not be written, nothing of its partition may come out, and other
+    /// partitions go on.
+    #[tokio::test]
+    async fn what_is_behind_a_unit_that_is_given_up_is_given_up_with_it() {
+        let mut writer = Writer::new(Arc::new(Picky));
+        for (assignment, topic) in [(1, "missing"), (2, "there"), (1, "there"), (2, "there")] {
+            writer.write(unit(assignment, topic));
+        }
+        assert!(matches!(writer.next().await, Written::Refused(_)));
+        let given_up = writer.mend(|_| Mended::Drop);
+        let of: Vec<_> = given_up.iter().map(|unit| unit.assignment).collect();
+        assert_eq!(of, [1, 1]);
+        for _ in 0..2 {
+            let Written::Unit(unit) = writer.next().await else {
+                panic!("refused again")
+            };
+            assert_eq!(unit.assignment, 2);
+        }
+        assert_eq!(writer.queued_bytes(), 0);
+        assert!(!writer.is_writing(|_| true));
+    }
+}
