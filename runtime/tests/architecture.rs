@@ -18,7 +18,14 @@ const LAYERS: &[&[&[&str]]] = &[
     &[&["consumer", "metrics"], &["admin"]],
     &[&["broker"], &["plugin"]],
     &[&["decide"]],
-    &[&["config", "event", "records", "json_event", "clock", "logging"]],
+    &[&[
+        "config",
+        "event",
+        "records",
+        "json_event",
+        "clock",
+        "logging",
+    ]],
 ];
 
 /// The adapters behind the seam `broker`.

@@ -284,8 +284,8 @@ fn end_of_raw(code: &[char], at: usize) -> usize {
     let hashes = quote - at;
     let mut end = quote + 1;
     while end < code.len() {
-        let closed = code[end] == '"'
-            && (1..=hashes).all(|offset| code.get(end + offset) == Some(&'#'));
+        let closed =
+            code[end] == '"' && (1..=hashes).all(|offset| code.get(end + offset) == Some(&'#'));
         end += 1;
         if closed {
             return end + hashes;

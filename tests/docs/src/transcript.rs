@@ -27,7 +27,10 @@ pub fn steps(text: &str) -> Result<Vec<Step>> {
             continue;
         }
         let Some(step) = steps.last_mut() else {
-            ensure!(line.trim().is_empty(), "{line:?} stands before the first command");
+            ensure!(
+                line.trim().is_empty(),
+                "{line:?} stands before the first command"
+            );
             continue;
         };
         match step.command.strip_suffix('\\') {
@@ -102,7 +105,10 @@ mod tests {
             lines.iter().map(|line| (*line).to_owned()).collect()
         };
         assert!(fits(&shown(&["a", "…", "d"]), "a\nb\nc\nd\n"));
-        assert!(fits(&shown(&["took … s, … out", ""]), "took 1.5 s, 3 out\n"));
+        assert!(fits(
+            &shown(&["took … s, … out", ""]),
+            "took 1.5 s, 3 out\n"
+        ));
         assert!(fits(&[], "whatever"));
         assert!(!fits(&shown(&["took … s"]), "took 1.5 ms"));
         assert!(!fits(&shown(&["a"]), "a\nb\n"));

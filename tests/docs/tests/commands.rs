@@ -41,10 +41,14 @@ impl Terminal {
             let Some(name) = name else { continue };
             let sdk = workspace::root().join("plugins/sdk/rust");
             let sdk = format!("\"{}\"", sdk.display());
-            let text = block.text.replace("\"../plugins/sdk/rust\"", &sdk);
+            let text = block
+                .text
+                .replace("\"../millstream/plugins/sdk/rust\"", &sdk);
             let text = match name {
                 // The port of the guide may be taken on this machine.
-                "millstream.toml" => format!("{text}\n[admin]\nlisten = \"{}\"\n", self.site.admin()),
+                "millstream.toml" => {
+                    format!("{text}\n[admin]\nlisten = \"{}\"\n", self.site.admin())
+                }
                 "Cargo.toml" => format!("{text}\n[workspace]\n"),
                 _ => text,
             };
@@ -63,7 +67,9 @@ impl Terminal {
         }
         if let (Some(url), Some(running)) = (command.strip_prefix("curl "), &self.running) {
             let path = url.trim_start_matches("http://");
-            let path = path.strip_prefix(&self.site.admin()).context("another host")?;
+            let path = path
+                .strip_prefix(&self.site.admin())
+                .context("another host")?;
             let (status, body) = running.get(path)?;
             ensure!(status == 200, "{command}: {status} {body}");
             return shown(step, &body);
@@ -152,7 +158,10 @@ fn the_quickstart_prints_what_the_first_page_shows() -> Result<()> {
     let step = steps.iter().find(|step| step.command == "make run");
     let step = step.context("the quickstart is `make run`")?;
     let makefile = fs::read_to_string(workspace::root().join("Makefile"))?;
-    ensure!(makefile.contains("bash config/quickstart.sh"), "`make run` calls another script");
+    ensure!(
+        makefile.contains("bash config/quickstart.sh"),
+        "`make run` calls another script"
+    );
 
     let terminal = Terminal::new()?;
     let root = workspace::root();
@@ -164,15 +173,23 @@ fn the_quickstart_prints_what_the_first_page_shows() -> Result<()> {
     copy("plugins/enrich/data/online-retail-sample.jsonl")?;
     let config = fs::read_to_string(root.join("config/quickstart.toml"))?;
     ensure!(!config.contains("[admin]"), "two tables [admin]");
-    let config = format!("{config}\n[admin]\nlisten = \"{}\"\n", terminal.site.admin());
-    terminal.site.write("config/quickstart.toml", config.as_bytes())?;
+    let config = format!(
+        "{config}\n[admin]\nlisten = \"{}\"\n",
+        terminal.site.admin()
+    );
+    terminal
+        .site
+        .write("config/quickstart.toml", config.as_bytes())?;
     for name in ["enrich", "alerts"] {
         let component = fs::read(plugins::component(name)?)?;
         let place = format!("target/wasm32-wasip2/plugin/{name}.wasm");
         terminal.site.write(&place, &component)?;
     }
     let binary = process::binary()?;
-    let line = format!("MILLSTREAM_BIN='{}' bash config/quickstart.sh", binary.display());
+    let line = format!(
+        "MILLSTREAM_BIN='{}' bash config/quickstart.sh",
+        binary.display()
+    );
     // The second start finds what the first one left.
     terminal.shell(&line)?;
     shown(step, &terminal.shell(&line)?)
@@ -199,7 +216,9 @@ fn shown_and_mentioned_commands_exist() -> Result<()> {
         }
         for (line, command) in commands {
             let place = format!("{}:{line}: {command}", guide.name);
-            let words = command.split_whitespace().skip_while(|word| is_assignment(word));
+            let words = command
+                .split_whitespace()
+                .skip_while(|word| is_assignment(word));
             let words: Vec<&str> = words.collect();
             match words.as_slice() {
                 ["make", target, ..] if !target.contains('=') => {
@@ -257,12 +276,26 @@ fn make_targets() -> Result<BTreeSet<String>> {
 fn packages() -> Result<BTreeSet<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["tree", "--workspace", "--depth", "0", "--prefix", "none", "--offline"])
+        .args([
+            "tree",
+            "--workspace",
+            "--depth",
+            "0",
+            "--prefix",
+            "none",
+            "--offline",
+        ])
         .current_dir(workspace::root())
         .output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let names = text.lines().filter_map(|line| line.split_whitespace().next());
+    let names = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
     Ok(names.map(str::to_owned).collect())
 }
 

@@ -24,7 +24,9 @@ fn shown() -> BTreeSet<String> {
         ledger.admitted(&topic, Load::default());
         ledger.produced.insert(topic.clone(), Volume::default());
         ledger.skipped.insert((topic.clone(), "lost-position"), 1);
-        ledger.lag.insert(TopicPartition::new("t", 0), Lag::default());
+        ledger
+            .lag
+            .insert(TopicPartition::new("t", 0), Lag::default());
         ledger.lag_seconds.insert(topic.clone(), 0.0);
         ledger.last_settled.insert(topic.clone(), 0.0);
     }
@@ -52,7 +54,14 @@ fn first_cells(guide: &Guide, heading: &str) -> Result<BTreeSet<String>> {
     let rows = below.iter().filter_map(|line| line.strip_prefix("| `"));
     let cells = rows.filter_map(|row| row.split(" | ").next());
     Ok(cells
-        .flat_map(|cell| format!("`{cell}").split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|cell| {
+            format!("`{cell}")
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
         .collect())
 }
 
@@ -99,8 +108,16 @@ fn alerts_are_about_metrics_that_exist() -> Result<()> {
     }
     ensure!(found >= 6, "only {found} metrics in alerts.yml");
     let count = |what: &str| alerts.matches(what).count();
-    assert_eq!(count("- alert:"), count("summary:"), "each alert has a summary");
-    assert_eq!(count("- alert:"), count("action:"), "each alert says what to do");
+    assert_eq!(
+        count("- alert:"),
+        count("summary:"),
+        "each alert has a summary"
+    );
+    assert_eq!(
+        count("- alert:"),
+        count("action:"),
+        "each alert says what to do"
+    );
     Ok(())
 }
 
@@ -119,10 +136,13 @@ fn prometheus_takes_its_configuration() -> Result<()> {
         let output = match output {
             Ok(output) => output,
             Err(error) if workspace::in_ci() => {
-                return Err(error).context("CI=true, and there is no promtool (package prometheus)");
+                return Err(error)
+                    .context("CI=true, and there is no promtool (package prometheus)");
             }
             Err(error) => {
-                eprintln!("\n*** LEFT OUT: promtool (package prometheus) does not start: {error}\n");
+                eprintln!(
+                    "\n*** LEFT OUT: promtool (package prometheus) does not start: {error}\n"
+                );
                 return Ok(());
             }
         };

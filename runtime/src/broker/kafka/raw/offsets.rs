@@ -14,7 +14,8 @@ use rdkafka_sys as sys;
 use super::Queue;
 use super::event;
 use crate::broker::Commit;
-use crate::decide::offsets::{Progress, decode_above, encode_above};
+use crate::decide::offsets::Progress;
+use crate::decide::position_codec::{decode_above, encode_above};
 
 /// A partition of a list with what librdkafka knows of it.
 #[derive(Clone, Debug)]
