@@ -184,7 +184,9 @@ impl Running {
         }
         let mut first = Ok(());
         while let Some(ended) = self.tasks.join_next().await {
-            let ended = ended.context("a consumer's task panicked").and_then(|result| result);
+            let ended = ended
+                .context("a consumer's task panicked")
+                .and_then(|result| result);
             if first.is_ok() {
                 first = ended;
             }
@@ -195,8 +197,14 @@ impl Running {
 
 fn subscription(consumer: &config::Consumer) -> Subscription {
     let ahead = Budget::ahead(consumer.in_flight);
-    let outputs = consumer.outputs.iter().filter_map(|output| output.topic.clone());
-    let dead_letters = consumer.dead_letter.iter().map(|dead_letter| dead_letter.topic.clone());
+    let outputs = consumer
+        .outputs
+        .iter()
+        .filter_map(|output| output.topic.clone());
+    let dead_letters = consumer
+        .dead_letter
+        .iter()
+        .map(|dead_letter| dead_letter.topic.clone());
     Subscription {
         consumer: consumer.name.clone(),
         group: consumer.group.clone(),

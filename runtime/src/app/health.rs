@@ -98,7 +98,9 @@ impl Health for RuntimeHealth {
                     "consumer {name} has not joined group {} yet; does one of its topics exist?",
                     settings.group
                 )),
-                State::Stopped(reason) => reasons.push(format!("consumer {name} is stopped: {reason}")),
+                State::Stopped(reason) => {
+                    reasons.push(format!("consumer {name} is stopped: {reason}"))
+                }
                 State::Waiting(reason) => notes.push(format!("consumer {name} waits: {reason}")),
                 State::Running | State::Draining | State::Ended => {}
             }
@@ -124,28 +126,40 @@ impl Health for RuntimeHealth {
     }
 
     fn consumers(&self) -> Vec<ConsumerReport> {
-        self.all().iter().map(|(settings, status)| report(settings, status)).collect()
+        self.all()
+            .iter()
+            .map(|(settings, status)| report(settings, status))
+            .collect()
     }
 }
 
 fn lag(status: &Status) -> u64 {
-    let lags = status
-        .partitions
-        .values()
-        .map(|shown| shown.end.map_or(0, |end| end.saturating_sub(shown.position)));
+    let lags = status.partitions.values().map(|shown| {
+        shown
+            .end
+            .map_or(0, |end| end.saturating_sub(shown.position))
+    });
     lags.sum()
 }
 
 fn report(settings: &config::Consumer, status: &Status) -> ConsumerReport {
-    let partitions = status.partitions.iter().map(|(name, shown)| PartitionReport {
-        topic: name.topic.to_string(),
-        partition: name.partition,
-        position: shown.position,
-        end: shown.end.unwrap_or(shown.position),
-        lag: shown.end.map_or(0, |end| end.saturating_sub(shown.position)),
-        halted: shown.halted.clone(),
-    });
-    let halted = status.partitions.values().any(|shown| shown.halted.is_some());
+    let partitions = status
+        .partitions
+        .iter()
+        .map(|(name, shown)| PartitionReport {
+            topic: name.topic.to_string(),
+            partition: name.partition,
+            position: shown.position,
+            end: shown.end.unwrap_or(shown.position),
+            lag: shown
+                .end
+                .map_or(0, |end| end.saturating_sub(shown.position)),
+            halted: shown.halted.clone(),
+        });
+    let halted = status
+        .partitions
+        .values()
+        .any(|shown| shown.halted.is_some());
     let state = match &status.state {
         State::Running if halted => "halted",
         state => state.name(),

@@ -51,7 +51,10 @@ pub async fn wait(
         if moved != last.0 {
             last = (moved, now);
         } else if now.saturating_duration_since(last.1) >= patience {
-            return Err(format!("not idle, and nothing moved for {} s: {why}", patience.as_secs_f64()));
+            return Err(format!(
+                "not idle, and nothing moved for {} s: {why}",
+                patience.as_secs_f64()
+            ));
         }
     }
 }
@@ -77,7 +80,10 @@ async fn look(
             .find(|(settings, _)| settings.name == consumer.name)
             .map(|(_, status)| status);
         let Some(status) = status else {
-            return Ok((ends, Some(format!("consumer {} has not started", consumer.name))));
+            return Ok((
+                ends,
+                Some(format!("consumer {} has not started", consumer.name)),
+            ));
         };
         if let Some(why) = behind(consumer, status, &ends) {
             return Ok((ends, Some(why)));
@@ -87,12 +93,21 @@ async fn look(
             continue;
         }
         // Another runtime of the group has these partitions: what it committed is what counts.
-        let committed: BTreeMap<_, _> = topics.positions(&consumer.group).await?.into_iter().collect();
+        let committed: BTreeMap<_, _> = topics
+            .positions(&consumer.group)
+            .await?
+            .into_iter()
+            .collect();
         for partition in elsewhere {
-            let position = committed.get(&partition).map_or(0, |progress| progress.next);
+            let position = committed
+                .get(&partition)
+                .map_or(0, |progress| progress.next);
             let (start, end) = ends[&partition];
             if position < end && start < end {
-                let why = format!("consumer {}: {partition} is at {position} of {end}", consumer.name);
+                let why = format!(
+                    "consumer {}: {partition} is at {position} of {end}",
+                    consumer.name
+                );
                 return Ok((ends, Some(why)));
             }
         }
@@ -114,10 +129,14 @@ fn behind(consumer: &Consumer, status: &Status, ends: &Ends) -> Option<String> {
         }
         let end = ends.get(partition).map_or(0, |(_, end)| *end);
         if shown.position < end {
-            return Some(format!("consumer {name}: {partition} is at {} of {end}", shown.position));
+            return Some(format!(
+                "consumer {name}: {partition} is at {} of {end}",
+                shown.position
+            ));
         }
     }
-    (status.in_flight > 0).then(|| format!("consumer {name} has {} events in flight", status.in_flight))
+    (status.in_flight > 0)
+        .then(|| format!("consumer {name} has {} events in flight", status.in_flight))
 }
 
 /// Partitions with events that the consumer wants and does not have.
@@ -126,7 +145,10 @@ fn elsewhere(consumer: &Consumer, status: &Status, ends: &Ends) -> Vec<TopicPart
         .filter(|(partition, (start, end))| {
             start < end
                 && !status.partitions.contains_key(*partition)
-                && consumer.topics.iter().any(|topic| topic.matches(&partition.topic))
+                && consumer
+                    .topics
+                    .iter()
+                    .any(|topic| topic.matches(&partition.topic))
                 && !is_own_output(consumer, &partition.topic)
         })
         .map(|(partition, _)| partition.clone())
@@ -135,6 +157,12 @@ fn elsewhere(consumer: &Consumer, status: &Status, ends: &Ends) -> Vec<TopicPart
 
 fn is_own_output(consumer: &Consumer, topic: &str) -> bool {
     let named = |name: &Arc<str>| **name == *topic;
-    consumer.outputs.iter().any(|output| output.topic.as_ref().is_some_and(named))
-        || consumer.dead_letter.as_ref().is_some_and(|dead_letter| named(&dead_letter.topic))
+    consumer
+        .outputs
+        .iter()
+        .any(|output| output.topic.as_ref().is_some_and(named))
+        || consumer
+            .dead_letter
+            .as_ref()
+            .is_some_and(|dead_letter| named(&dead_letter.topic))
 }

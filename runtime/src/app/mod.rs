@@ -96,7 +96,9 @@ pub enum StartFailure {
 
 /// Why a run ended.
 enum Ended {
-    Signal { interrupted: bool },
+    Signal {
+        interrupted: bool,
+    },
     Idle,
     /// `--until-idle` waited in vain.
     Stuck(String),
@@ -108,7 +110,10 @@ enum Ended {
 ///
 /// # Errors
 /// The store cannot be opened, or a property of the client is refused.
-pub fn open_broker(config: &Config, instance: Option<&str>) -> Result<Arc<dyn Broker>, BrokerError> {
+pub fn open_broker(
+    config: &Config,
+    instance: Option<&str>,
+) -> Result<Arc<dyn Broker>, BrokerError> {
     Ok(match &config.broker {
         config::Broker::Embedded(embedded) => EmbeddedBroker::open(embedded, &config.topics)?,
         config::Broker::Kafka(kafka) => KafkaBroker::connect(kafka, instance)?,
@@ -146,7 +151,16 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
         Ok(Ok(mut running)) => {
             metrics.reloaded(true, clock::now_ms());
             tracing::info!(consumers = running.len(), admin = %config.admin.listen, "running");
-            let ended = wait(&config, &options, &broker, &metrics, &health, &mut running, &mut signals).await;
+            let ended = wait(
+                &config,
+                &options,
+                &broker,
+                &metrics,
+                &health,
+                &mut running,
+                &mut signals,
+            )
+            .await;
             health.drain();
             let left = drain(&config, running, &mut signals).await;
             Ok((ended, left))
@@ -154,7 +168,12 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
         Ok(Err(interrupted)) => Ok((Ended::Signal { interrupted }, Ok(()))),
         Err(error) => Err(error),
     };
-    close(&broker, &data_plane_closed(data_plane), config.runtime.shutdown_timeout).await;
+    close(
+        &broker,
+        &data_plane_closed(data_plane),
+        config.runtime.shutdown_timeout,
+    )
+    .await;
     stop_admin.cancel();
     // The server finishes the requests that run, bounded by itself.
     let _ = serving.await;
@@ -255,7 +274,10 @@ impl Listeners {
                     admin::serve_metrics(listener, state.clone(), stop.clone()).await;
                 }
             };
-            tokio::join!(admin::serve(self.admin, state.clone(), &admin, stop.clone()), metrics);
+            tokio::join!(
+                admin::serve(self.admin, state.clone(), &admin, stop.clone()),
+                metrics
+            );
         })
     }
 }
@@ -339,7 +361,10 @@ fn data_plane_closed(data_plane: tokio::runtime::Runtime) {
 }
 
 async fn close(broker: &Arc<dyn Broker>, (): &(), patience: Duration) {
-    if tokio::time::timeout(patience, broker.close()).await.is_err() {
+    if tokio::time::timeout(patience, broker.close())
+        .await
+        .is_err()
+    {
         tracing::warn!("the broker's client did not close in time; it is left behind");
     }
 }
@@ -349,9 +374,20 @@ fn progress(config: &Config, metrics: &Metrics, health: &RuntimeHealth) -> RunPr
     for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
         let ledger = metrics.ledger(&consumer.name);
         let ledger = ledger.lock();
-        progress.consumed += ledger.consumed.values().map(|volume| volume.events).sum::<u64>();
-        progress.settled += OUTCOMES.iter().map(|(outcome, _)| ledger.settled_as(*outcome)).sum::<u64>();
-        progress.produced += ledger.produced.values().map(|volume| volume.events).sum::<u64>();
+        progress.consumed += ledger
+            .consumed
+            .values()
+            .map(|volume| volume.events)
+            .sum::<u64>();
+        progress.settled += OUTCOMES
+            .iter()
+            .map(|(outcome, _)| ledger.settled_as(*outcome))
+            .sum::<u64>();
+        progress.produced += ledger
+            .produced
+            .values()
+            .map(|volume| volume.events)
+            .sum::<u64>();
         progress.dead_letters += ledger.dead_letters();
     }
     progress.lag = health.lag();
@@ -382,8 +418,13 @@ fn summarize(
         let ledger = metrics.ledger(&consumer.name);
         let ledger = ledger.lock();
         dead_letters += ledger.dead_letters();
-        let settled = OUTCOMES.iter().map(|(outcome, name)| ((*name).to_owned(), ledger.settled_as(*outcome)));
-        let produced = ledger.produced.iter().map(|(name, volume)| (name.to_string(), volume.events));
+        let settled = OUTCOMES
+            .iter()
+            .map(|(outcome, name)| ((*name).to_owned(), ledger.settled_as(*outcome)));
+        let produced = ledger
+            .produced
+            .iter()
+            .map(|(name, volume)| (name.to_string(), volume.events));
         summary.consumers.push(ConsumerSummary {
             name: consumer.name.to_string(),
             consumed: ledger.consumed.values().map(|volume| volume.events).sum(),

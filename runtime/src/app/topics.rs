@@ -78,8 +78,17 @@ async fn check_start(consumer: &Consumer, topics: &dyn Topics) -> Result<(), Tro
         return Ok(());
     }
     for topic in topics.list().await? {
-        let events: u64 = topic.partitions.iter().map(|p| p.end.saturating_sub(p.start)).sum();
-        if events > 0 && consumer.topics.iter().any(|wanted| wanted.matches(&topic.name)) {
+        let events: u64 = topic
+            .partitions
+            .iter()
+            .map(|p| p.end.saturating_sub(p.start))
+            .sum();
+        if events > 0
+            && consumer
+                .topics
+                .iter()
+                .any(|wanted| wanted.matches(&topic.name))
+        {
             return Err(Trouble::Start(StartFailure::Configuration(format!(
                 "consumer {}: group {} is new, and topic {} holds {events} events already\n  \
                  what to do: say where it starts: start = \"beginning\", start = \"end\" or a time",

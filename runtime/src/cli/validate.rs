@@ -58,11 +58,17 @@ fn check_component(consumer: &Consumer) -> Result<(), ComponentProblem> {
         cause: None,
         hint: Some(error.remedy()),
     })?;
-    let wanted = plugin.sha256.as_ref().map(|digits| format!("sha256:{digits}"));
+    let wanted = plugin
+        .sha256
+        .as_ref()
+        .map(|digits| format!("sha256:{digits}"));
     match wanted {
         Some(wanted) if wanted != inspection.digest => Err(ComponentProblem {
             message: "the file is another one than `sha256` says".to_owned(),
-            cause: Some(format!("its digest is {}, and {wanted} is expected", inspection.digest)),
+            cause: Some(format!(
+                "its digest is {}, and {wanted} is expected",
+                inspection.digest
+            )),
             hint: Some("put the right file there, or name its digest".to_owned()),
         }),
         _ => Ok(()),

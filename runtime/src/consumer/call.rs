@@ -40,7 +40,7 @@ pub enum Trouble {
     /// The instance did not start; the events were not touched.
     Start(StartError),
     /// The call failed; the answer says what becomes of its events.
-    Call(CallError, Answer),
+    Call(CallError, Box<Answer>),
 }
 
 /// Makes the call. Never fails: trouble is part of the result.
@@ -104,7 +104,7 @@ async fn process(
         Ok(checked) => Ok(assemble::answered(&context, work, &batch, &checked)),
         Err(error) => {
             let answer = assemble::call_failed(&context, work, &error);
-            Err(Trouble::Call(error, answer))
+            Err(Trouble::Call(error, Box::new(answer)))
         }
     }
 }

@@ -62,7 +62,7 @@ impl Runner {
                     lane.pace().missed();
                     lane.isolate(events);
                 }
-                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+                self.conclude(id.assignment, Some(id.slot), done.work, *answer);
             }
             Err(Trouble::Start(error)) => {
                 self.unavailable = self.unavailable.saturating_add(1);
@@ -93,7 +93,8 @@ impl Runner {
             None => {}
         }
         let answer = match result {
-            Ok(answer) | Err(Trouble::Call(_, answer)) => answer,
+            Ok(answer) => answer,
+            Err(Trouble::Call(_, answer)) => answer.as_ref(),
             Err(Trouble::Start(_)) => return,
         };
         ledger.call_duration.observe(took.as_secs_f64(), 1);

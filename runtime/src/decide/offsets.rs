@@ -184,6 +184,10 @@ impl Tracker {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "one settled range is what is meant"
+)]
 mod tests {
     use proptest::prelude::*;
 

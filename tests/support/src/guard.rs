@@ -31,7 +31,8 @@ exec 3<&0
     kill -9 $$
     tries=0
     while kill -0 $$ 2>/dev/null && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
-    [ -z "$folder" ] || rm -rf "$folder"
+    tries=0
+    while [ -n "$folder" ] && ! rm -rf "$folder" && [ $tries -lt 20 ]; do sleep 0.5; tries=$((tries + 1)); done
   fi ) >/dev/null 2>&1 &
 exec 3<&- "$@" </dev/null
 "#;

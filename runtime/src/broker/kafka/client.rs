@@ -65,6 +65,9 @@ impl Settings {
         config
             .set("group.id", &*subscription.group)
             .set("group.protocol", "classic")
+            // A batch call takes an end of partition for a message: the position after the next
+            // pause, which every rebalance makes, would skip one event.
+            .set("enable.partition.eof", "false")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("queued.min.messages", events.to_string())
             .set("queued.max.messages.kbytes", kibibytes.to_string())
@@ -88,7 +91,9 @@ impl Settings {
             .reader_settings()
             .with_defaults(&[("fetch.wait.max.ms", "20")])
             .base;
-        config.set("queued.max.messages.kbytes", "8192");
+        config
+            .set("queued.max.messages.kbytes", "8192")
+            .set("enable.partition.eof", "true");
         config
     }
 
@@ -128,8 +133,7 @@ impl Settings {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
-            .set("allow.auto.create.topics", "false")
-            .set("enable.partition.eof", "true");
+            .set("allow.auto.create.topics", "false");
         settings
     }
 

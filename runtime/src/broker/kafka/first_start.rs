@@ -11,8 +11,8 @@ use std::time::Duration;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
-use super::member::{Member, keep};
-use super::positions::{bounds, starts};
+use super::member::Member;
+use super::positions::{bounds, committed, starts};
 use super::raw::{self, Queue};
 use super::watch;
 use crate::broker::{Commit, Subscription};
@@ -39,13 +39,10 @@ pub(super) fn settle(
     wait: Duration,
 ) -> KafkaResult<Found> {
     let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-    let positions = raw::group_offsets(member.client(), keep(member), &subscription.group, wait_ms)
-        .map_err(KafkaError::OffsetFetch)?;
-    if positions.iter().any(|entry| entry.offset >= 0) {
-        return Ok(Found::Known);
-    }
     let partitions = partitions_of(member, subscription, wait)?;
-    if partitions.is_empty() {
+    // Not the admin client's question for all positions of a group: where the coordinator is out
+    // of reach, librdkafka can abort the process over it.
+    if partitions.is_empty() || !committed(&**member, &partitions, wait)?.is_empty() {
         return Ok(Found::Known);
     }
     let bounds = bounds(member, &partitions, wait)?;

@@ -8,8 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Duration, Instant};
 
 use super::raw::{MessageBatch, Queue};
@@ -32,6 +32,11 @@ pub(super) struct Owned {
     pub(super) valve: Valve,
     /// What was fetched and drained before the valve closed, oldest first.
     pub(super) stash: VecDeque<Arc<Block>>,
+    /// librdkafka's own position cannot be trusted before the next message: it counts an error
+    /// that it reports as if it were an event.
+    pub(super) doubtful: bool,
+    /// A message went astray: nothing is handed over until it was fetched again.
+    pub(super) astray: bool,
     /// It waits for a person: nothing of it is handed over.
     pub(super) halted: bool,
     /// It is being given up: nothing more of it is handed over.
@@ -44,9 +49,6 @@ pub(super) struct End {
     pub(super) number: i32,
     /// As asked when the partition was assigned.
     first_heard: u64,
-    /// Where the partition ended when it was last drained: the last stable offset, which fetches
-    /// do not tell otherwise. Negative once more came.
-    drained_at: AtomicI64,
 }
 
 impl End {
@@ -55,28 +57,14 @@ impl End {
             name,
             number,
             first_heard,
-            drained_at: AtomicI64::new(-1),
         }
     }
 
     /// The end, given the high watermark that the last fetch told.
     pub(super) fn offset(&self, high_watermark: Option<u64>) -> u64 {
-        u64::try_from(self.drained_at.load(Ordering::Relaxed)).unwrap_or_else(|_| {
-            high_watermark
-                .unwrap_or(self.first_heard)
-                .max(self.first_heard)
-        })
-    }
-
-    /// The partition has nothing from `offset` on.
-    fn drained(&self, offset: u64) {
-        let offset = i64::try_from(offset).unwrap_or(-1);
-        self.drained_at.store(offset, Ordering::Relaxed);
-    }
-
-    /// The partition has more, or it is not known to have none.
-    pub(super) fn more(&self) {
-        self.drained_at.store(-1, Ordering::Relaxed);
+        high_watermark
+            .unwrap_or(self.first_heard)
+            .max(self.first_heard)
     }
 }
 
@@ -99,6 +87,8 @@ impl Owned {
             end,
             valve: Valve::Open,
             stash: VecDeque::new(),
+            doubtful: false,
+            astray: false,
             halted: false,
             leaving: false,
         }
@@ -126,12 +116,10 @@ struct Group {
 pub(super) struct Sorted {
     /// Blocks of partitions whose valve is open, each partition's in order.
     pub(super) blocks: Vec<Arc<Block>>,
-    /// Partitions that have nothing more below the offset.
-    pub(super) caught_up: Vec<(TopicPartition, u64)>,
-    /// Partitions whose position the broker no longer has.
+    /// Partitions that reported an error, and are taken up anew where they were.
     pub(super) lost: Vec<TopicPartition>,
     /// Errors of partitions, for the log.
-    pub(super) errors: Vec<(TopicPartition, rdkafka::error::RDKafkaErrorCode)>,
+    pub(super) errors: Vec<(TopicPartition, RDKafkaErrorCode)>,
 }
 
 /// Copies the messages into blocks, one copy each, and sorts out what stands between them. What
@@ -164,6 +152,7 @@ pub(super) fn sort(batch: &MessageBatch, partitions: &mut Partitions) -> Sorted 
         if let Some(owned) = partitions.get_mut(&group.source)
             && !owned.leaving
             && !owned.halted
+            && !owned.astray
         {
             copy(batch, group, owned, &mut sorted);
         }
@@ -172,7 +161,6 @@ pub(super) fn sort(batch: &MessageBatch, partitions: &mut Partitions) -> Sorted 
 }
 
 fn copy(batch: &MessageBatch, group: &Group, owned: &mut Owned, sorted: &mut Sorted) {
-    use rdkafka::error::RDKafkaErrorCode as Code;
     let mut blocks = Blocks {
         source: &group.source,
         open: None,
@@ -183,18 +171,10 @@ fn copy(batch: &MessageBatch, group: &Group, owned: &mut Owned, sorted: &mut Sor
         let message = batch.get(index as usize);
         blocks.left -= 1;
         if let Some(code) = message.error() {
-            match code {
-                Code::PartitionEOF => {
-                    if let Ok(end) = u64::try_from(message.offset()) {
-                        owned.end.drained(end);
-                        if end > owned.next {
-                            owned.next = end;
-                            sorted.caught_up.push((group.source.clone(), end));
-                        }
-                    }
-                }
-                Code::AutoOffsetReset => sorted.lost.push(group.source.clone()),
-                other => sorted.errors.push((group.source.clone(), other)),
+            owned.doubtful = true;
+            sorted.lost.push(group.source.clone());
+            if code != RDKafkaErrorCode::AutoOffsetReset {
+                sorted.errors.push((group.source.clone(), code));
             }
             continue;
         }
@@ -206,7 +186,7 @@ fn copy(batch: &MessageBatch, group: &Group, owned: &mut Owned, sorted: &mut Sor
             continue;
         }
         owned.next = offset + 1;
-        owned.end.more();
+        owned.doubtful = false;
         let (timestamp_ms, timestamp_of_broker) = message.timestamp();
         let event = NewEvent {
             offset,

@@ -233,7 +233,6 @@ impl PollThread {
                 && owned.valve == Valve::Open
             {
                 owned.valve = Valve::Held(now);
-                owned.end.more();
                 owned.queue.forward(None);
             }
         }
@@ -272,7 +271,12 @@ impl PollThread {
                     // does happen, the message is fetched again rather than lost.
                     use rdkafka::Message;
                     let number = u32::try_from(message.partition()).unwrap_or(u32::MAX);
-                    self.lost.push(TopicPartition::new(message.topic(), number));
+                    let partition = TopicPartition::new(message.topic(), number);
+                    if let Some(owned) = self.partitions.get_mut(&partition) {
+                        owned.astray = true;
+                        owned.doubtful = true;
+                    }
+                    self.lost.push(partition);
                     continue;
                 }
                 Some(Err(error)) => error,
@@ -328,11 +332,7 @@ impl PollThread {
             tracing::warn!(%partition, "fetching: {code}");
         }
         let blocks = sorted.blocks.into_iter().map(SourceEvent::Block);
-        let caught_up = sorted
-            .caught_up
-            .into_iter()
-            .map(|(partition, next)| SourceEvent::CaughtUp { partition, next });
-        self.outbox.push_all(blocks.chain(caught_up));
+        self.outbox.push_all(blocks);
         full
     }
 
@@ -345,6 +345,7 @@ impl PollThread {
         }
         // Many held partitions together may not keep more than the budget either.
         let crowded = kept > self.subscription.fetch_events;
+        self.tell_caught_up();
         for (partition, owned) in &mut self.partitions {
             if owned.flows() {
                 // Stopping a fetch, which librdkafka does in its own time, takes the forwarding
@@ -358,6 +359,28 @@ impl PollThread {
             {
                 owned.valve = Valve::Paused;
                 pause(&self.member, partition);
+            }
+        }
+    }
+
+    /// Markers and aborted events hold offsets that no message has, but librdkafka's position
+    /// passes them: what lies below it was handed over.
+    fn tell_caught_up(&mut self) {
+        let flowing = self
+            .partitions
+            .iter()
+            .filter(|(_, owned)| owned.flows() && !owned.doubtful && owned.stash.is_empty())
+            .map(|(partition, _)| partition);
+        let list = list_of(flowing, |_| rdkafka::Offset::Invalid);
+        if list.count() == 0 {
+            return;
+        }
+        for (partition, next) in raw::positions(self.member.client(), &list) {
+            if let Some(owned) = self.partitions.get_mut(&partition)
+                && next > owned.next
+            {
+                owned.next = next;
+                self.outbox.push(SourceEvent::CaughtUp { partition, next });
             }
         }
     }

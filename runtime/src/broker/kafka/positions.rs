@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
@@ -153,10 +152,7 @@ pub(super) fn offsets_of<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     list: TopicPartitionList,
     wait: Duration,
-) -> KafkaResult<HashMap<TopicPartition, Option<u64>>>
-where
-    C: ClientContext,
-{
+) -> KafkaResult<HashMap<TopicPartition, Option<u64>>> {
     if list.count() == 0 {
         return Ok(HashMap::new());
     }
@@ -175,6 +171,10 @@ where
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "one settled range is what is meant"
+)]
 mod tests {
     use super::*;
 

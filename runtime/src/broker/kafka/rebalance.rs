@@ -339,6 +339,7 @@ impl PollThread {
             let policy = self.subscription.on_lost_position;
             let place = place(Some(Progress::at(from)), *bounds, bounds.low, policy);
             owned.next = place.from;
+            owned.astray = false;
             if let Some(Lost::Halt(reason)) = place.lost {
                 owned.halted = true;
                 owned.queue.forward(None);

@@ -206,6 +206,12 @@ impl Topics for KafkaTopics {
         blocking(move || {
             let admin = Arc::new(admin?);
             let wait_ms = WAIT.as_millis() as i32;
+            // Where nothing answers, librdkafka can abort the process over the request itself.
+            if !raw::probe(admin.inner(), wait_ms) {
+                return Err(BrokerError::Unreachable(format!(
+                    "the positions of group {group}"
+                )));
+            }
             let entries = raw::group_offsets(admin.inner(), admin.clone(), &group, wait_ms)
                 .map_err(|code| code_error(&format!("the positions of group {group}"), code))?;
             let mut positions: Vec<_> = entries

@@ -97,6 +97,8 @@ pub struct Member {
     /// With the position at which each was assigned.
     pub owned: BTreeMap<TopicPartition, Progress>,
     pub seen: Vec<Seen>,
+    /// Of each partition that is owned: one past the last event seen.
+    pub next: BTreeMap<TopicPartition, u64>,
     pub caught_up: BTreeMap<TopicPartition, u64>,
     pub skipped: Vec<(TopicPartition, u64, u64)>,
     pub halted: Vec<(TopicPartition, String)>,
@@ -119,6 +121,7 @@ impl Member {
             sink,
             owned: BTreeMap::new(),
             seen: Vec::new(),
+            next: BTreeMap::new(),
             caught_up: BTreeMap::new(),
             skipped: Vec::new(),
             halted: Vec::new(),
@@ -135,6 +138,8 @@ impl Member {
         match event {
             SourceEvent::Assigned(assignments) => {
                 for assignment in assignments {
+                    self.next
+                        .insert(assignment.partition.clone(), assignment.progress.next);
                     let before = self.owned.insert(assignment.partition, assignment.progress);
                     assert!(before.is_none(), "assigned twice");
                 }
@@ -143,6 +148,7 @@ impl Member {
                 partitions, done, ..
             } => {
                 for partition in &partitions {
+                    self.next.remove(partition);
                     assert!(
                         self.owned.remove(partition).is_some(),
                         "not ours: {partition}"
@@ -161,6 +167,7 @@ impl Member {
                     block.source()
                 );
                 for event in block.iter() {
+                    self.next.insert(block.source().clone(), event.offset() + 1);
                     self.seen.push(Seen {
                         partition: block.source().clone(),
                         offset: event.offset(),

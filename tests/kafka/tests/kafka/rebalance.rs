@@ -14,17 +14,12 @@ use crate::member::{Member, PATIENCE, broker, numbered, subscription, unique};
 /// Listens for a moment and commits all that was seen, as a consumer without work to do would.
 async fn settle(member: &mut Member) {
     member.listen(Duration::from_millis(50)).await;
-    let mut next = BTreeMap::new();
-    for seen in &member.seen {
-        if member.owned.contains_key(&seen.partition) {
-            next.insert(seen.partition.clone(), seen.offset + 1);
-        }
-    }
-    let commits: Vec<Commit> = next
-        .into_iter()
+    let commits: Vec<Commit> = member
+        .next
+        .iter()
         .map(|(partition, next)| Commit {
-            partition,
-            progress: Progress::at(next),
+            partition: partition.clone(),
+            progress: Progress::at(*next),
         })
         .collect();
     if !commits.is_empty() {
@@ -66,7 +61,11 @@ async fn partitions_move_between_members_and_none_falls_silent() {
             settle(&mut second).await;
             assert!(
                 Instant::now() < deadline,
-                "a partition fell silent in round {round}"
+                "a partition fell silent in round {round}: the first has {:?}, the second {:?}, \
+                 missing are {:?}",
+                first.next,
+                second.next,
+                missing(&[&all_seen, &first.seen, &second.seen], (round + 1) * 100)
             );
         }
         settle(&mut second).await;
@@ -90,6 +89,23 @@ async fn partitions_move_between_members_and_none_falls_silent() {
         total,
         "events were repeated though committed"
     );
+}
+
+/// The numbers below `end` that no list has, by partition.
+fn missing(lists: &[&Vec<crate::member::Seen>], end: u64) -> BTreeMap<u32, Vec<u64>> {
+    let mut found: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for seen in lists.iter().flat_map(|list| list.iter()) {
+        found
+            .entry(seen.partition.partition)
+            .or_default()
+            .push(seen.offset);
+    }
+    for offsets in found.values_mut() {
+        *offsets = (0..end)
+            .filter(|offset| !offsets.contains(offset))
+            .collect();
+    }
+    found
 }
 
 fn distinct(lists: &[&Vec<crate::member::Seen>]) -> usize {

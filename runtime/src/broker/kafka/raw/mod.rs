@@ -17,7 +17,8 @@ mod writer;
 pub(super) use event::CommitReport;
 pub(super) use message::MessageBatch;
 pub(super) use offsets::{
-    cached_high_watermark, committed_of, group_offsets, offsets_to_commit, probe, send_commit,
+    cached_high_watermark, committed_of, group_offsets, offsets_to_commit, positions, probe,
+    send_commit,
 };
 pub(super) use queue::{Queue, TopicReader};
 pub(super) use writer::Writer;

@@ -16,6 +16,7 @@ use super::event;
 use crate::broker::Commit;
 use crate::decide::offsets::Progress;
 use crate::decide::position_codec::{decode_above, encode_above};
+use crate::event::TopicPartition;
 
 /// A partition of a list with what librdkafka knows of it.
 #[derive(Clone, Debug)]
@@ -127,6 +128,28 @@ pub(in crate::broker::kafka) fn send_commit<C: ClientContext>(
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         code => Err(code.into()),
     }
+}
+
+/// Where the application stands in each partition of the list that it has read of: one past the
+/// last message or marker that it took. No I/O.
+pub(in crate::broker::kafka) fn positions<C: ClientContext>(
+    client: &Client<C>,
+    list: &TopicPartitionList,
+) -> Vec<(TopicPartition, u64)> {
+    // SAFETY: client and list are valid; the call fills the list's offsets in.
+    let code = unsafe { sys::rd_kafka_position(client.native_ptr(), list.ptr()) };
+    if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Vec::new();
+    }
+    committed_of(list)
+        .into_iter()
+        .filter(|entry| entry.error.is_none())
+        .filter_map(|entry| {
+            let partition = u32::try_from(entry.partition).ok()?;
+            let next = u64::try_from(entry.offset).ok()?;
+            Some((TopicPartition::new(entry.topic, partition), next))
+        })
+        .collect()
 }
 
 /// The high watermark that the last fetch told; `None` before the first. No I/O.
