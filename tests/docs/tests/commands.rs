@@ -19,6 +19,13 @@ const ADMIN: &str = "127.0.0.1:9464";
 /// The longest that a command of a guide may take; a build is among them.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Tags of blocks that are a file of the tour, and its name. Rustdoc takes no `=` and `/` in a tag.
+const FILES: &[(&str, &str)] = &[
+    ("library", "src/lib.rs"),
+    ("manifest", "Cargo.toml"),
+    ("configuration", "millstream.toml"),
+];
+
 /// A folder in which a guide's commands run, in order.
 struct Terminal {
     site: Site,
@@ -34,17 +41,17 @@ impl Terminal {
         })
     }
 
-    /// Puts the guide's files in place: blocks tagged `file=NAME`.
+    /// Puts the guide's files in place, by their tags.
     fn write_files(&self, guide: &Guide) -> Result<()> {
         for block in &guide.blocks {
-            let name = block.tags.iter().find_map(|tag| tag.strip_prefix("file="));
-            let Some(name) = name else { continue };
+            let file = FILES.iter().find(|(tag, _)| block.has(tag));
+            let Some((_, name)) = file else { continue };
             let sdk = workspace::root().join("plugins/sdk/rust");
             let sdk = format!("\"{}\"", sdk.display());
             let text = block
                 .text
                 .replace("\"../millstream/plugins/sdk/rust\"", &sdk);
-            let text = match name {
+            let text = match *name {
                 // The port of the guide may be taken on this machine.
                 "millstream.toml" => {
                     format!("{text}\n[admin]\nlisten = \"{}\"\n", self.site.admin())
@@ -255,8 +262,8 @@ fn is_assignment(word: &str) -> bool {
 fn subcommand(words: &[&str]) -> String {
     let nested = ["config", "topics", "plugin"];
     let plain = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
-    let first = words.first().copied().filter(|word| plain(&word));
-    let second = words.get(1).copied().filter(|word| plain(&word));
+    let first = words.first().copied().filter(|word| plain(word));
+    let second = words.get(1).copied().filter(|word| plain(word));
     match (first, second) {
         (Some(first), Some(second)) if nested.contains(&first) => format!("{first} {second}"),
         (Some(first), _) => first.to_owned(),
