@@ -172,6 +172,8 @@ fn state(
         Some(assigned) if assigned.halted.is_some() => {
             ("halted".to_owned(), assigned.halted.clone())
         }
+        // Another partition is: this one goes on.
+        Some(_) if report.state == "halted" => ("running".to_owned(), None),
         Some(_) => (report.state.clone(), report.reason.clone()),
         // Another runtime of the group may have it.
         None if report.state == "running" => ("elsewhere".to_owned(), None),

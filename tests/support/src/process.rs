@@ -291,6 +291,14 @@ impl Running {
         self.process.resident().context("the runtime has ended")
     }
 
+    /// The most memory that was resident at once so far, in bytes.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn peak_resident(&self) -> Result<u64> {
+        self.process.high_water().context("the runtime has ended")
+    }
+
     /// What it has logged so far.
     pub fn logs(&self) -> String {
         text_of(&self.log)
@@ -316,6 +324,14 @@ impl Running {
         let mut answer = agent.get(&url).call().with_context(|| url.clone())?;
         let body = answer.body_mut().read_to_string().context(url)?;
         Ok((answer.status().as_u16(), body))
+    }
+
+    /// Posts JSON lines to `path`, and returns status and body. Any status is an answer.
+    ///
+    /// # Errors
+    /// Nothing answers within thirty seconds: whether the lines were taken is not known.
+    pub fn post_lines(&self, path: &str, lines: &str) -> Result<(u16, String)> {
+        post_lines(&self.admin, path, lines)
     }
 
     /// One scrape.
@@ -377,6 +393,31 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// Posts JSON lines to `http://{admin}{path}`, whoever answers there; returns status and body.
+///
+/// # Errors
+/// Nothing answers within thirty seconds: whether the lines were taken is not known.
+pub fn post_lines(admin: &str, path: &str, lines: &str) -> Result<(u16, String)> {
+    let url = format!("http://{admin}{path}");
+    let agent = ureq::Agent::new_with_config(
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .build(),
+    );
+    let request = agent
+        .post(&url)
+        .header("content-type", "application/x-ndjson");
+    let mut answer = request.send(lines).with_context(|| url.clone())?;
+    let body = answer
+        .body_mut()
+        .with_config()
+        .limit(256 << 20)
+        .read_to_string()
+        .context(url)?;
+    Ok((answer.status().as_u16(), body))
 }
 
 fn text_of(path: impl AsRef<OsStr>) -> String {

@@ -2,13 +2,22 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::answer::Answer;
 use crate::millstream::plugin::{log, metrics, runtime};
 
+/// What a deed may depend on besides its command.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// Counts the calls of this instance, from 1.
+    pub number: u32,
+    /// Of the event, from 1.
+    pub attempt: u32,
+}
+
 /// Does what `command` says for the event at `index`; an unknown command forwards the event.
-pub fn act(answer: &mut Answer, index: u32, command: &str, calls: u32) {
+pub fn act(answer: &mut Answer, index: u32, command: &str, call: Call) {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     match verb {
         "trap" => core::arch::wasm32::unreachable(),
@@ -33,11 +42,22 @@ pub fn act(answer: &mut Answer, index: u32, command: &str, calls: u32) {
                 answer.forward(index);
             }
         }
+        "long-reply" => answer.reply(index, &"x".repeat((number(rest) as usize) << 20)),
         "huge-answer" => answer.0.data.resize(rest.parse().unwrap_or(0) << 20, b'x'),
         "reject" => answer.fail(index, 1),
         "retry" => answer.fail(index, 2),
         "unavailable" => stop(answer, index, 3),
         "halt" => stop(answer, index, 4),
+        "retry-until" if call.attempt < number(rest) => answer.fail(index, 2),
+        "unavailable-until-call" if call.number < number(rest) => stop(answer, index, 3),
+        "busy" => {
+            busy(Duration::from_millis(number(rest).into()));
+            answer.forward(index);
+        }
+        "last" => {
+            answer.forward(index);
+            answer.0.handled = index + 1;
+        }
         "handled-zero" => answer.0.handled = 0,
         "duplicate-failure" => {
             answer.fail(index, 1);
@@ -78,7 +98,7 @@ pub fn act(answer: &mut Answer, index: u32, command: &str, calls: u32) {
                 },
             );
         }
-        "calls" => answer.reply(index, &calls.to_string()),
+        "calls" => answer.reply(index, &call.number.to_string()),
         "property" => answer.reply(index, &runtime::property(rest).unwrap_or("none".into())),
         "time-left" => answer.reply(index, &runtime::time_left_ms().to_string()),
         "clock" => answer.reply(index, &milliseconds().to_string()),
@@ -96,6 +116,18 @@ pub fn spin() -> ! {
     let mut turns = 0_u64;
     loop {
         turns = black_box(turns.wrapping_add(1));
+    }
+}
+
+fn number(text: &str) -> u32 {
+    text.trim().parse().unwrap_or(1)
+}
+
+/// Works for this long.
+fn busy(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        black_box(begun);
     }
 }
 

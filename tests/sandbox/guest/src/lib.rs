@@ -66,7 +66,15 @@ impl Guest for Hostile {
             let span = event.value;
             let value = &batch.data[span.start as usize..][..span.length as usize];
             let command = std::str::from_utf8(value).unwrap_or_default();
-            deeds::act(&mut answer, index as u32, command, CALLS.get());
+            let call = deeds::Call {
+                number: CALLS.get(),
+                attempt: event.attempt,
+            };
+            deeds::act(&mut answer, index as u32, command, call);
+            // An event that ends the batch before its end: what follows comes again.
+            if (answer.0.handled as usize) < batch.events.len() {
+                break;
+            }
         }
         answer.finish()
     }

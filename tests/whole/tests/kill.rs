@@ -1,0 +1,206 @@
+//! SIGKILL at twenty random moments while events come in over HTTP.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use millstream_test_support::process::{Running, post_lines};
+use millstream_test_support::retail::Retail;
+use millstream_test_support::wait::{Deadline, step};
+use millstream_whole_tests::events::{self, Place};
+use millstream_whole_tests::setting;
+use millstream_whole_tests::shop::{self, Expected};
+use serde_json::{Value, json};
+
+const KILLS: usize = 20;
+/// What a consumer holds unsettled, and what it settles between two commits, unless told otherwise.
+const IN_FLIGHT: usize = 20_000;
+/// Lines of one request.
+const REQUEST: usize = 500;
+/// How often the shipped sample is taken, where the full data set is not there.
+const SAMPLES: usize = 10;
+/// No part of the test may take longer.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Produces all lines in order, each request until it is acknowledged, and returns where the lines
+/// were said to be. A request that the crash cut off may have been taken: it is sent again.
+fn produce(
+    admin: &str,
+    lines: &[String],
+    acknowledged: &AtomicUsize,
+    stop: &AtomicBool,
+) -> Vec<(Place, usize)> {
+    let mut places = Vec::with_capacity(lines.len());
+    for (number, request) in lines.chunks(REQUEST).enumerate() {
+        let mut body = String::new();
+        for line in request {
+            let event = json!({"key": shop::invoice(line).unwrap(), "value": line});
+            body.push_str(&event.to_string());
+            body.push('\n');
+        }
+        let deadline = Deadline::after(PATIENCE);
+        let answer = loop {
+            assert!(
+                !deadline.passed() && !stop.load(Ordering::Relaxed),
+                "nobody takes the lines"
+            );
+            match post_lines(admin, "/topics/order-lines", &body) {
+                Ok((200, answer)) => break answer,
+                // Down, or up and not taking events yet.
+                Ok((503, _)) | Err(_) => step(),
+                Ok((status, answer)) => panic!("{status}: {answer}"),
+            }
+        };
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let events = answer["events"].as_array().unwrap();
+        assert_eq!(events.len(), request.len());
+        for (index, event) in events.iter().enumerate() {
+            let place = Place {
+                partition: event["partition"].as_u64().unwrap(),
+                offset: event["offset"].as_u64().unwrap(),
+            };
+            places.push((place, number * REQUEST + index));
+        }
+        acknowledged.store(places.len(), Ordering::Relaxed);
+    }
+    places
+}
+
+/// Waits for a random moment: once so much was acknowledged, and a while longer.
+fn until_moment(running: &mut Running, acknowledged: &AtomicUsize, wanted: usize, more: Duration) {
+    let deadline = Deadline::after(PATIENCE);
+    while acknowledged.load(Ordering::Relaxed) < wanted {
+        assert!(running.running(), "it ended by itself:\n{}", running.logs());
+        assert!(
+            !deadline.passed(),
+            "it takes no events:\n{}",
+            running.logs()
+        );
+        step();
+    }
+    let moment = Deadline::after(more);
+    while !moment.passed() {
+        step();
+    }
+}
+
+/// What was acknowledged and then lost, a position that claims unsettled events, or a store that
+/// does not recover shows here.
+#[test]
+fn nothing_acknowledged_is_lost_in_twenty_crashes() {
+    let seed = std::env::var("MILLSTREAM_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    println!("MILLSTREAM_TEST_SEED={seed} repeats these moments");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let retail = Retail::load().unwrap();
+    let times = if retail.full { 1 } else { SAMPLES };
+    let lines: Vec<String> = (0..times)
+        .flat_map(|_| retail.lines().map(str::to_owned))
+        .collect();
+    let lines = Arc::new(lines);
+    let site = setting::site(&setting::shop().unwrap()).unwrap();
+    // The first start makes the store; the crashes come after it is ready.
+    let mut running = site.start(&[]).unwrap();
+    running.until_ready(PATIENCE).unwrap();
+
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let producer = std::thread::spawn({
+        let (admin, lines) = (site.admin(), lines.clone());
+        let (acknowledged, stop) = (acknowledged.clone(), stop.clone());
+        move || produce(&admin, &lines, &acknowledged, &stop)
+    });
+    let mut moments: Vec<usize> = (0..KILLS).map(|_| random.usize(..lines.len())).collect();
+    moments.sort_unstable();
+    for (number, moment) in moments.into_iter().enumerate() {
+        let more = Duration::from_millis(random.u64(..200));
+        until_moment(&mut running, &acknowledged, moment, more);
+        running.kill9().unwrap();
+        println!(
+            "kill {number} with {} acknowledged",
+            acknowledged.load(Ordering::Relaxed)
+        );
+        running = site.start(&[]).unwrap();
+    }
+    running.until_ready(PATIENCE).unwrap();
+    let places = match producer.join() {
+        Ok(places) => places,
+        Err(panic) => {
+            stop.store(true, Ordering::Relaxed);
+            println!("{}", running.logs());
+            std::panic::resume_unwind(panic);
+        }
+    };
+    running.terminate().unwrap();
+    running.succeed(Duration::from_secs(60)).unwrap();
+    setting::until_idle(&site).unwrap();
+
+    // Every acknowledged line is where it was said to be.
+    let stored = events::all(&site, "order-lines").unwrap();
+    let by_place: BTreeMap<Place, &events::Event> =
+        stored.iter().map(|event| (event.place, event)).collect();
+    for (place, line) in &places {
+        let event = by_place
+            .get(place)
+            .unwrap_or_else(|| panic!("{place} was acknowledged and is gone"));
+        assert_eq!(
+            event.value.as_deref(),
+            Some(lines[*line].as_str()),
+            "{place}"
+        );
+    }
+    let said: HashSet<Place> = places.iter().map(|(place, _)| *place).collect();
+    assert_eq!(
+        said.len(),
+        lines.len(),
+        "two lines were acknowledged at one place"
+    );
+    println!("{} lines, {} in the topic", lines.len(), stored.len());
+
+    // Every line of the topic was derived from or dead-lettered; repeats say the same.
+    let written = events::all(&site, "orders").unwrap();
+    let total = written.len();
+    let orders = events::without_repeats(written).unwrap();
+    println!("{} orders, {} repeats", orders.len(), total - orders.len());
+    // A crash repeats what was not committed yet: at most what may be in flight and settled since.
+    assert!(
+        total - orders.len() <= KILLS * IN_FLIGHT,
+        "more repeats than were in flight"
+    );
+    events::check_order(&orders, "order-lines").unwrap();
+    let mut enriched = BTreeMap::new();
+    for order in &orders {
+        enriched.insert(order.source("order-lines").unwrap(), order);
+    }
+    let dead: HashSet<Place> = events::all(&site, "order-lines.dlq")
+        .unwrap()
+        .iter()
+        .map(|letter| letter.dead().unwrap())
+        .collect();
+    for (place, line) in &by_place {
+        match shop::expected(line.value.as_deref().unwrap(), 10_000).unwrap() {
+            Expected::Enriched(wanted, _) => {
+                let order = enriched
+                    .remove(place)
+                    .unwrap_or_else(|| panic!("lost: {line:?}"));
+                assert_eq!(order.json().unwrap(), wanted);
+                assert!(!dead.contains(place), "both derived and dead: {line:?}");
+            }
+            Expected::Rejected(_) => assert!(dead.contains(place), "lost: {line:?}"),
+        }
+    }
+    assert!(enriched.is_empty(), "made up: {enriched:?}");
+
+    // The second consumer read repeats too: each of its sources is an event of its own.
+    let alerts = events::without_repeats(events::all(&site, "order-alerts").unwrap()).unwrap();
+    let mut wanted = 0;
+    for order in events::all(&site, "orders").unwrap() {
+        wanted += shop::rules(&order.json().unwrap()).unwrap().len();
+    }
+    assert_eq!(alerts.len(), wanted);
+    events::check_order(&alerts, "orders").unwrap();
+    setting::check_no_lag(&site).unwrap();
+}
