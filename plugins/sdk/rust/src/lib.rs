@@ -97,3 +97,8 @@ struct Guide;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The project's first page, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../../README.md")]
+struct FirstPage;

@@ -166,6 +166,8 @@ impl Drop for Queue {
     }
 }
 
+/// # Safety
+/// `wake` points to a live [`Wake`], as librdkafka got it from [`Queue::wakes`].
 unsafe extern "C" fn notify(_: *mut RDKafka, wake: *mut c_void) {
     // SAFETY: `Queue::wakes` passed a pointer to a live `Wake`, see there.
     let wake = unsafe { &*wake.cast_const().cast::<Wake>() };
