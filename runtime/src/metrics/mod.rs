@@ -3,241 +3,23 @@
 //! A consumer writes all of its figures into one [`Ledger`] under one lock, and a scrape reads the
 //! ledger in one go: so consumed = settled + in flight holds in every scrape (I10).
 
+mod families;
+mod histogram;
+mod ledger;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::MetricFamily;
+
+pub use histogram::Histogram;
+pub use ledger::{Lag, Ledger, Outcome, SharedLedger, Volume};
 
 use crate::consumer::dead_letter::Reason;
-use crate::decide::admission::Load;
-use crate::event::TopicPartition;
-
-/// How an admitted event ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Ok,
-    Filtered,
-    Dropped,
-    DeadLettered,
-    /// Revoked, shut down or read again: not settled by us.
-    Abandoned,
-}
-
-const OUTCOMES: [&str; 5] = ["ok", "filtered", "dropped", "dead_lettered", "abandoned"];
-const FAILURES: [&str; 7] = [
-    "retry",
-    "unavailable",
-    "reject",
-    "trap",
-    "deadline",
-    "memory",
-    "invalid",
-];
-const REBALANCES: [&str; 3] = ["assigned", "revoked", "lost"];
-
-/// Bounds of call, commit and start durations, in seconds: 10 µs to 10 s.
-const DURATIONS: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
-    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-/// Bounds of an event's way through the runtime, in seconds: 1 ms to 1 h.
-const LATENCIES: &[f64] = &[
-    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
-    3600.0,
-];
-const BATCHES: &[f64] = &[
-    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
-];
-
-/// A histogram with fixed bounds; not shared between threads.
-#[derive(Clone, Debug)]
-pub struct Histogram {
-    bounds: &'static [f64],
-    counts: Vec<u64>,
-    sum: f64,
-    count: u64,
-}
-
-impl Histogram {
-    fn new(bounds: &'static [f64]) -> Self {
-        Self {
-            bounds,
-            counts: vec![0; bounds.len()],
-            sum: 0.0,
-            count: 0,
-        }
-    }
-
-    /// Adds `times` observations of `value`.
-    pub fn observe(&mut self, value: f64, times: u64) {
-        let bucket = self.bounds.partition_point(|bound| *bound < value);
-        if let Some(count) = self.counts.get_mut(bucket) {
-            *count += times;
-        }
-        self.sum += value * times as f64;
-        self.count += times;
-    }
-
-    fn proto(&self) -> prometheus::proto::Histogram {
-        let mut proto = prometheus::proto::Histogram::default();
-        let mut cumulative = 0;
-        let buckets = self.bounds.iter().zip(&self.counts).map(|(bound, count)| {
-            cumulative += count;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(cumulative);
-            bucket
-        });
-        proto.set_bucket(buckets.collect());
-        proto.set_sample_sum(self.sum);
-        proto.set_sample_count(self.count);
-        proto
-    }
-}
-
-/// Events with their bytes, counted up.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Volume {
-    pub events: u64,
-    pub bytes: u64,
-}
-
-/// A partition's distance from its end.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Lag {
-    pub events: u64,
-}
-
-/// All figures of one consumer.
-#[derive(Debug)]
-pub struct Ledger {
-    pub consumed: BTreeMap<Arc<str>, Volume>,
-    settled: [u64; 5],
-    /// By output.
-    pub produced: BTreeMap<Arc<str>, Volume>,
-    /// By topic and reason.
-    pub skipped: BTreeMap<(Arc<str>, &'static str), u64>,
-    failures: [u64; 7],
-    pub retries: u64,
-    dead_letters: BTreeMap<Reason, u64>,
-    pub instantiations_ok: u64,
-    pub instantiations_failed: u64,
-    pub commits_ok: u64,
-    pub commits_failed: u64,
-    rebalances: [u64; 3],
-    pub paused_for_backpressure: Duration,
-    pub deploys_ok: u64,
-    pub deploys_failed: u64,
-    pub log_entries_dropped: u64,
-    pub call_duration: Histogram,
-    pub processing: Histogram,
-    pub latency: Histogram,
-    pub commit_duration: Histogram,
-    pub batch_events: Histogram,
-    pub init_duration: Histogram,
-    pub lag: BTreeMap<TopicPartition, Lag>,
-    /// Age of the oldest unsettled event by topic, in seconds.
-    pub lag_seconds: BTreeMap<Arc<str>, f64>,
-    /// Timestamp of the newest settled event by topic, in seconds since 1970-01-01 UTC.
-    pub last_settled: BTreeMap<Arc<str>, f64>,
-    pub in_flight: Load,
-    pub assigned_partitions: u64,
-    pub halted_partitions: u64,
-    pub instances: u64,
-    pub memory_bytes: u64,
-    pub memory_limit_bytes: u64,
-    pub digest: Arc<str>,
-    pub generation: u64,
-}
-
-impl Ledger {
-    fn new() -> Self {
-        Self {
-            consumed: BTreeMap::new(),
-            settled: [0; 5],
-            produced: BTreeMap::new(),
-            skipped: BTreeMap::new(),
-            failures: [0; 7],
-            retries: 0,
-            dead_letters: BTreeMap::new(),
-            instantiations_ok: 0,
-            instantiations_failed: 0,
-            commits_ok: 0,
-            commits_failed: 0,
-            rebalances: [0; 3],
-            paused_for_backpressure: Duration::ZERO,
-            deploys_ok: 0,
-            deploys_failed: 0,
-            log_entries_dropped: 0,
-            call_duration: Histogram::new(DURATIONS),
-            processing: Histogram::new(LATENCIES),
-            latency: Histogram::new(LATENCIES),
-            commit_duration: Histogram::new(DURATIONS),
-            batch_events: Histogram::new(BATCHES),
-            init_duration: Histogram::new(DURATIONS),
-            lag: BTreeMap::new(),
-            lag_seconds: BTreeMap::new(),
-            last_settled: BTreeMap::new(),
-            in_flight: Load::default(),
-            assigned_partitions: 0,
-            halted_partitions: 0,
-            instances: 0,
-            memory_bytes: 0,
-            memory_limit_bytes: 0,
-            digest: "".into(),
-            generation: 0,
-        }
-    }
-
-    /// Events of `topic` were admitted: they are in flight from now on.
-    pub fn admitted(&mut self, topic: &Arc<str>, load: Load) {
-        let volume = self.consumed.entry(topic.clone()).or_default();
-        volume.events += load.events as u64;
-        volume.bytes += load.bytes as u64;
-        self.in_flight.add(load);
-    }
-
-    /// Admitted events ended.
-    pub fn settled(&mut self, outcome: Outcome, load: Load) {
-        self.settled[outcome as usize] += load.events as u64;
-        self.in_flight.remove(load);
-    }
-
-    /// How many events ended so.
-    pub fn settled_as(&self, outcome: Outcome) -> u64 {
-        self.settled[outcome as usize]
-    }
-
-    /// An attempt failed; `kind` is one of the label's values.
-    pub fn failed(&mut self, kind: &str, times: u64) {
-        if let Some(index) = FAILURES.iter().position(|known| *known == kind) {
-            self.failures[index] += times;
-        }
-    }
-
-    /// Events became dead letters.
-    pub fn dead_lettered(&mut self, reason: Reason) {
-        *self.dead_letters.entry(reason).or_default() += 1;
-    }
-
-    /// How many dead letters there were.
-    pub fn dead_letters(&self) -> u64 {
-        self.dead_letters.values().sum()
-    }
-
-    /// Partitions came (`assigned`) or went (`revoked`, `lost`).
-    pub fn rebalanced(&mut self, kind: &str) {
-        if let Some(index) = REBALANCES.iter().position(|known| *known == kind) {
-            self.rebalances[index] += 1;
-        }
-    }
-}
-
-/// A consumer's ledger, shared with the scrape.
-pub type SharedLedger = Arc<Mutex<Ledger>>;
+use families::{Families, Ledgers, each};
+use ledger::{FAILURES, OUTCOMES, REBALANCES};
 
 /// What of the metrics belongs to no consumer.
 #[derive(Debug, Default)]
@@ -418,9 +200,6 @@ impl Default for Metrics {
         Self::new()
     }
 }
-
-type Ledgers<'a> = [(&'a str, MutexGuard<'a, Ledger>)];
-type Add<'a> = dyn FnMut(&[(&str, &str)], f64) + 'a;
 
 fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
     out.counter(
@@ -720,89 +499,10 @@ fn gauges(out: &mut Families, ledgers: &Ledgers<'_>) {
     });
 }
 
-fn each(ledgers: &Ledgers<'_>, mut read: impl FnMut(&str, &Ledger)) {
-    for (name, ledger) in ledgers {
-        read(name, ledger);
-    }
-}
-
-/// Metric families under the prefix of the runtime.
-#[derive(Default)]
-struct Families(Vec<MetricFamily>);
-
-impl Families {
-    fn counter(&mut self, name: &str, help: &str, fill: impl FnOnce(&mut Add<'_>)) {
-        self.simple(name, help, MetricType::COUNTER, fill);
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, fill: impl FnOnce(&mut Add<'_>)) {
-        self.simple(name, help, MetricType::GAUGE, fill);
-    }
-
-    fn simple(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        fill: impl FnOnce(&mut Add<'_>),
-    ) {
-        let mut metrics = Vec::new();
-        fill(&mut |labels, value| {
-            let mut metric = labelled(labels);
-            if kind == MetricType::COUNTER {
-                let mut counter = Counter::default();
-                counter.set_value(value);
-                metric.set_counter(counter);
-            } else {
-                let mut gauge = Gauge::default();
-                gauge.set_value(value);
-                metric.set_gauge(gauge);
-            }
-            metrics.push(metric);
-        });
-        self.push(name, help, kind, metrics);
-    }
-
-    fn histogram(
-        &mut self,
-        name: &str,
-        help: &str,
-        ledgers: &Ledgers<'_>,
-        read: fn(&Ledger) -> &Histogram,
-    ) {
-        let metrics = ledgers.iter().map(|(consumer, ledger)| {
-            let mut metric = labelled(&[("consumer", consumer)]);
-            metric.set_histogram(read(ledger).proto());
-            metric
-        });
-        self.push(name, help, MetricType::HISTOGRAM, metrics.collect());
-    }
-
-    fn push(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
-        let mut family = MetricFamily::default();
-        family.set_name(format!("millstream_{name}"));
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
-        family.set_metric(metrics);
-        self.0.push(family);
-    }
-}
-
-fn labelled(labels: &[(&str, &str)]) -> Metric {
-    let mut metric = Metric::default();
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    metric.set_label(pairs.collect());
-    metric
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::admission::Load;
 
     #[test]
     fn a_scrape_shows_a_consumers_figures_and_forgets_a_removed_one() {
@@ -837,26 +537,6 @@ mod tests {
             !metrics
                 .render(Probe::default(), Vec::new())
                 .contains("consumer=\"enrich\"")
-        );
-    }
-
-    #[test]
-    fn a_histogram_counts_into_the_bucket_whose_bound_is_not_exceeded() {
-        let mut histogram = Histogram::new(BATCHES);
-        histogram.observe(1.0, 2);
-        histogram.observe(3.0, 1);
-        histogram.observe(5_000.0, 1);
-        let proto = histogram.proto();
-        let counts: Vec<_> = proto
-            .get_bucket()
-            .iter()
-            .map(Bucket::cumulative_count)
-            .collect();
-        assert_eq!(counts[..4], [2, 2, 3, 3]);
-        assert_eq!(counts.last(), Some(&3));
-        assert_eq!(
-            (proto.get_sample_count(), proto.get_sample_sum()),
-            (4, 5_005.0)
         );
     }
 }
