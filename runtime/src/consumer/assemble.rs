@@ -119,7 +119,7 @@ impl Context<'_> {
         let event = work.event(index);
         let Some(dead_letter) = &self.settings().dead_letter else {
             return Fate::Halt(format!(
-                "{}/{} failed for good ({}{}{}): {}",
+                "{}/{} failed for good ({}{}{}): {}; name a dead_letter topic for such events, or mend the plugin",
                 event.source(),
                 event.offset(),
                 failure.reason.name(),

@@ -14,7 +14,7 @@ use super::runner::{LaneId, Runner};
 use super::status::State;
 use super::unit::{Settled, Unit};
 use super::work::{Item, Work};
-use super::writer::Written;
+use super::writer::{Mended, Written};
 use crate::broker::PublishError;
 use crate::clock;
 use crate::decide::admission::Load;
@@ -22,6 +22,11 @@ use crate::decide::backoff;
 use crate::metrics::Outcome;
 use crate::plugin::StartError;
 use crate::records::Records;
+
+const DEAD_LETTER_HINT: &str =
+    "name a dead_letter topic for such events, or let the plugin make smaller ones";
+const TOPIC_HINT: &str =
+    "create the topic (or describe it in [topics.NAME]), or allow writing to it";
 
 impl Runner {
     /// A call ended.
@@ -159,7 +164,7 @@ impl Runner {
         self.control.hold(std::slice::from_ref(&name));
         tracing::error!(
             consumer = %self.settings().name, partition = %name, %reason,
-            "the partition halts; name a dead_letter topic for such events, or mend the plugin, and start again"
+            "the partition halts and the others go on; mend the cause, then start again"
         );
         self.abandon_waiting(id);
         self.show(Instant::now());
@@ -187,6 +192,11 @@ impl Runner {
             self.abandon(None, &work, 0..work.len());
             return;
         };
+        if halted {
+            // What was under way when the partition halted comes after the event that it halted at.
+            self.abandon(Some(assignment), &work, 0..work.len());
+            return;
+        }
         let mut settled = Vec::with_capacity(work.len());
         let mut back = Vec::new();
         let mut abandoned = Vec::new();
@@ -201,9 +211,7 @@ impl Runner {
                     halt = Some(reason.clone());
                     abandoned.push(index);
                 }
-                _ if halted || standing || halt.is_some() || slot.is_none() => {
-                    abandoned.push(index)
-                }
+                _ if standing || halt.is_some() || slot.is_none() => abandoned.push(index),
                 Fate::Again => back.push(Back::Again(item)),
                 Fate::Retry(retry) => {
                     let item = Item {
@@ -317,15 +325,14 @@ impl Runner {
         let generation = self.generation.clone();
         let dead_letter = generation.settings.dead_letter.clone();
         let mut halt = None;
-        let mut dropped = None;
-        self.writer.mend(|mut unit| {
-            let index = match error {
-                PublishError::Event { index, .. } | PublishError::Topic { index, .. } => *index,
-                PublishError::Passing(_) => return Some(unit),
+        let dropped = self.writer.mend(|unit| {
+            let (index, hint) = match error {
+                PublishError::Event { index, .. } => (*index, DEAD_LETTER_HINT),
+                PublishError::Topic { index, .. } => (*index, TOPIC_HINT),
+                PublishError::Passing(_) => return Mended::Write,
             };
-            let culprit = unit
-                .records
-                .get(index.min(unit.records.len().saturating_sub(1)));
+            let last = unit.records.len().saturating_sub(1);
+            let culprit = unit.records.get(index.min(last));
             let to_dead_letters = dead_letter
                 .as_ref()
                 .is_some_and(|to| to.topic == *culprit.topic());
@@ -334,23 +341,16 @@ impl Runner {
                 && dead_letter.is_some()
                 && !to_dead_letters
             {
-                dead_letter_source(&generation, &mut unit, offset, error);
-                return Some(unit);
+                dead_letter_source(&generation, unit, offset, error);
+                return Mended::Write;
             }
-            halt = Some((
-                unit.assignment,
-                format!("the event at offset {offset} cannot be written: {error}"),
-            ));
-            dropped = Some(unit);
-            None
+            let reason = format!("what follows from offset {offset} cannot be written: {error}");
+            halt = Some((unit.assignment, format!("{reason}; {hint}")));
+            Mended::Drop
         });
-        if let Some(unit) = dropped {
-            let indices: Vec<usize> = unit
-                .settled
-                .iter()
-                .map(|settled| settled.index as usize)
-                .collect();
-            self.abandon(Some(unit.assignment), &unit.work, indices.into_iter());
+        for unit in dropped {
+            let indices = unit.settled.iter().map(|settled| settled.index as usize);
+            self.abandon(Some(unit.assignment), &unit.work, indices);
         }
         if let Some((assignment, reason)) = halt {
             self.halt(assignment, reason);

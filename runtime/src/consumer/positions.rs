@@ -28,6 +28,8 @@ struct Committing {
     future: BoxFuture<'static, Result<(), CommitError>>,
     begun: Instant,
     commits: Vec<Commit>,
+    /// Events settled between the commit before and this one.
+    events: usize,
 }
 
 struct Tracked {
@@ -125,6 +127,14 @@ impl Positions {
         self.commit_at = Some(self.commit_at.map_or(due, |at| at.min(due)));
     }
 
+    /// Whether so many settled events are not known to be committed that no call may start: they
+    /// are what a crash repeats, besides what is in flight, and commits can fail for long. A commit
+    /// begins at half of it, so that calls go on while it is under way.
+    pub fn is_far_ahead(&self) -> bool {
+        let committing = self.committing.as_ref().map_or(0, |commit| commit.events);
+        self.uncommitted + committing >= self.cadence.max_events.saturating_mul(2)
+    }
+
     /// When [`Self::commit`] is due; `None` where nothing moved or a commit is under way.
     pub fn commit_due(&self) -> Option<Instant> {
         self.commit_at.filter(|_| self.committing.is_none())
@@ -135,7 +145,7 @@ impl Positions {
         if self.committing.is_some() {
             return;
         }
-        self.uncommitted = 0;
+        let events = std::mem::take(&mut self.uncommitted);
         self.commit_at = None;
         let commits: Vec<Commit> = self
             .tracked
@@ -153,6 +163,7 @@ impl Positions {
                 future: self.sink.commit(commits.clone()),
                 begun: Instant::now(),
                 commits,
+                events,
             });
         }
     }
@@ -165,10 +176,10 @@ impl Positions {
         };
         let result = (&mut committing.future).await;
         let took = committing.begun.elapsed();
-        let commits = self
+        let (commits, events) = self
             .committing
             .take()
-            .map(|done| done.commits)
+            .map(|done| (done.commits, done.events))
             .unwrap_or_default();
         if result.is_ok() {
             for commit in commits {
@@ -177,7 +188,8 @@ impl Positions {
                 }
             }
         } else {
-            self.moved(0, Instant::now());
+            self.uncommitted += events;
+            self.commit_at = Some(Instant::now() + self.cadence.interval);
         }
         Committed { result, took }
     }
@@ -196,5 +208,69 @@ impl Positions {
             }
         };
         tokio::time::timeout_at(deadline, all).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::broker::PublishError;
+    use crate::records::Records;
+
+    /// Takes commits or fails them, as it is told.
+    #[derive(Default)]
+    struct Fickle {
+        takes: AtomicBool,
+    }
+
+    impl Sink for Fickle {
+        fn publish(&self, _: Arc<Records>) -> BoxFuture<'static, Result<(), PublishError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn commit(&self, _: Vec<Commit>) -> BoxFuture<'static, Result<(), CommitError>> {
+            let result = match self.takes.load(Ordering::Relaxed) {
+                true => Ok(()),
+                false => Err(CommitError::Passing("not now".to_owned())),
+            };
+            Box::pin(std::future::ready(result))
+        }
+    }
+
+    /// Commits that fail for an hour would otherwise be an hour of events that a crash repeats.
+    #[tokio::test]
+    async fn while_commits_fail_only_so_many_events_are_settled() {
+        let sink = Arc::new(Fickle::default());
+        let cadence = CommitCadence {
+            interval: Duration::from_millis(100),
+            max_events: 10,
+        };
+        let mut positions = Positions::new(sink.clone(), cadence);
+        let partition = TopicPartition::new("orders", 0);
+        positions.assigned(&partition, 1, &Progress::at(0));
+        let settle = |positions: &mut Positions, offsets: std::ops::Range<u64>| {
+            let events = offsets.clone().count();
+            for offset in offsets {
+                if let Some(tracker) = positions.tracker(&partition) {
+                    tracker.admit(offset);
+                    tracker.settle(offset);
+                }
+            }
+            positions.moved(events, Instant::now());
+        };
+        settle(&mut positions, 0..10);
+        positions.commit();
+        assert!(!positions.is_far_ahead(), "calls stop at every commit");
+        settle(&mut positions, 10..20);
+        assert!(positions.is_far_ahead());
+        assert!(positions.committed().await.result.is_err());
+        assert!(positions.is_far_ahead());
+        assert!(positions.commit_due().is_some());
+        sink.takes.store(true, Ordering::Relaxed);
+        positions.commit();
+        assert!(positions.committed().await.result.is_ok());
+        assert!(!positions.is_far_ahead());
     }
 }

@@ -153,7 +153,9 @@ impl Runner {
     /// Starts calls while lanes are ready and instances are to be had.
     fn dispatch(&mut self) {
         let now = Instant::now();
-        if matches!(self.state, State::Stopped(_) | State::Draining) {
+        if matches!(self.state, State::Stopped(_) | State::Draining)
+            || self.positions.is_far_ahead()
+        {
             return;
         }
         match self.no_calls_until {

@@ -32,6 +32,15 @@ pub enum Written {
     Refused(PublishError),
 }
 
+/// What is to be done with a unit that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// It was changed: write it again.
+    Write,
+    /// Its partition halts at it.
+    Drop,
+}
+
 /// See the module's picture.
 pub struct Writer {
     sink: Arc<dyn Sink>,
@@ -145,17 +154,96 @@ impl Writer {
         self.in_flight.extend(again);
     }
 
-    /// Changes the unit that the broker refused (it is dropped where `mend` says `None`), and
-    /// writes it and all behind it again.
-    pub fn mend(&mut self, mend: impl FnOnce(Unit) -> Option<Unit>) {
-        if let Some(unit) = self.queue.pop_front() {
-            self.queued_bytes = self.queued_bytes.saturating_sub(unit.records.bytes());
-            if let Some(unit) = mend(unit) {
-                self.queued_bytes += unit.records.bytes();
-                self.queue.push_front(unit);
+    /// Changes the unit that the broker refused, and writes it and all behind it again. Where `mend`
+    /// says that it cannot be helped, it is dropped and returned with all units of its partition
+    /// behind it: they must not be written before it.
+    pub fn mend(&mut self, mend: impl FnOnce(&mut Unit) -> Mended) -> Vec<Unit> {
+        let mut dropped = Vec::new();
+        if let Some(mut unit) = self.queue.pop_front() {
+            match mend(&mut unit) {
+                Mended::Write => self.queue.push_front(unit),
+                Mended::Drop => {
+                    let assignment = unit.assignment;
+                    dropped.push(unit);
+                    let waiting = std::mem::take(&mut self.queue);
+                    let (behind, others) = waiting
+                        .into_iter()
+                        .partition::<Vec<_>, _>(|unit| unit.assignment == assignment);
+                    dropped.extend(behind);
+                    self.queue = others.into();
+                }
             }
         }
+        self.queued_bytes = self.queue.iter().map(|unit| unit.records.bytes()).sum();
         self.failed = None;
         self.write_all_again();
+        dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Commit, CommitError};
+    use crate::records::{NewRecord, Records};
+
+    use super::super::work::Work;
+
+    /// Refuses whatever goes to the topic `missing`.
+    struct Picky;
+
+    impl Sink for Picky {
+        fn publish(&self, records: Arc<Records>) -> BoxFuture<'static, Result<(), PublishError>> {
+            let refused = records
+                .iter()
+                .position(|record| **record.topic() == *"missing");
+            let result = refused.map_or(Ok(()), |index| {
+                Err(PublishError::Topic {
+                    index,
+                    topic: "missing".into(),
+                    reason: "unknown".to_owned(),
+                })
+            });
+            Box::pin(std::future::ready(result))
+        }
+
+        fn commit(&self, _: Vec<Commit>) -> BoxFuture<'static, Result<(), CommitError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    fn unit(assignment: u64, topic: &str) -> Unit {
+        let mut records = Records::new();
+        records.push(&topic.into(), NewRecord::default());
+        Unit {
+            partition: TopicPartition::new("orders", assignment as u32),
+            assignment,
+            records: Arc::new(records),
+            settled: Vec::new(),
+            produced: Vec::new(),
+            work: Work::default(),
+        }
+    }
+
+    /// Past an event that could not be written, nothing of its partition may come out, and other
+    /// partitions go on.
+    #[tokio::test]
+    async fn what_is_behind_a_unit_that_is_given_up_is_given_up_with_it() {
+        let mut writer = Writer::new(Arc::new(Picky));
+        for (assignment, topic) in [(1, "missing"), (2, "there"), (1, "there"), (2, "there")] {
+            writer.write(unit(assignment, topic));
+        }
+        assert!(matches!(writer.next().await, Written::Refused(_)));
+        let given_up = writer.mend(|_| Mended::Drop);
+        let of: Vec<_> = given_up.iter().map(|unit| unit.assignment).collect();
+        assert_eq!(of, [1, 1]);
+        for _ in 0..2 {
+            let Written::Unit(unit) = writer.next().await else {
+                panic!("refused again")
+            };
+            assert_eq!(unit.assignment, 2);
+        }
+        assert_eq!(writer.queued_bytes(), 0);
+        assert!(!writer.is_writing(|_| true));
     }
 }

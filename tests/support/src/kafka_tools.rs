@@ -206,7 +206,7 @@ impl KafkaTools {
             return Ok(Vec::new());
         }
         let limit = count.to_string();
-        let records = self.consume(topic, &["--max-messages", &limit])?;
+        let records = self.consume(topic, &["--max-messages", &limit, "--timeout-ms", "30000"])?;
         ensure!(
             records.len() as u64 == count,
             "topic {topic} holds {count} records, but Kafka's reader shows {}",
@@ -236,7 +236,7 @@ impl KafkaTools {
         let mut command = self.java("org.apache.kafka.tools.consumer.ConsoleConsumer");
         command
             .args(["--bootstrap-server", &self.bootstrap, "--topic", topic])
-            .args(["--from-beginning", "--timeout-ms", "30000"])
+            .arg("--from-beginning")
             .args(arguments);
         for name in [
             "timestamp",
@@ -393,5 +393,6 @@ mod tests {
         let shown: Vec<String> = read.iter().map(KafkaRecord::value_text).collect();
         assert_eq!(shown, values);
         assert!(read.iter().all(|r| r.key_text() == "one key"));
+        assert_eq!(kafka.read_committed(&topic).unwrap(), read);
     }
 }

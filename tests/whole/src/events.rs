@@ -37,7 +37,8 @@ impl Event {
     /// # Errors
     /// It is none.
     pub fn parse(line: &str) -> Result<Self> {
-        let json: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        // `parse` is compiled, and optimized, with serde_json: half a million events are read.
+        let json: Value = line.parse().with_context(|| line.to_owned())?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let number = |name: &str| {
             json[name]
@@ -86,7 +87,7 @@ impl Event {
     /// It is none.
     pub fn json(&self) -> Result<Value> {
         let value = self.value.as_deref().unwrap_or_default();
-        serde_json::from_str(value).with_context(|| format!("{self:?}"))
+        value.parse().with_context(|| format!("{self:?}"))
     }
 
     /// The place of the event that this one was derived from, by `millstream-source`.

@@ -17,7 +17,7 @@ pub enum Expected {
 /// # Errors
 /// A line of the data is not as this calculation knows it.
 pub fn expected(line: &str, alert_above: i64) -> Result<Expected> {
-    let Ok(source) = serde_json::from_str::<Value>(line) else {
+    let Ok(source) = line.parse::<Value>() else {
         return Ok(Expected::Rejected("decode"));
     };
     let invoice = source["invoice"].as_str().context("no invoice")?;

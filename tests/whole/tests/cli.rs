@@ -1,4 +1,8 @@
 //! Every command, against a store that nobody runs on and against a running runtime.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what these helpers of tests cannot do fails the test"
+)]
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! Events that do their worst: each ends as one dead letter, and nobody else feels it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what these helpers of tests cannot do fails the test"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

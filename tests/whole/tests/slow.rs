@@ -12,13 +12,15 @@ const IN_FLIGHT_EVENTS: u64 = 5_000;
 const IN_FLIGHT_BYTES: u64 = 4 << 20;
 const INSTANCES: u64 = 2;
 const INSTANCE_MEMORY: u64 = 16 << 20;
-/// The store's caches, memtables and journals are bounded by these.
-const STORE: u64 = (64 + 3 * 32 + 4 * 4) << 20;
+/// The store holds its cache and the memtable that it writes out.
+const STORE: u64 = (64 + 32) << 20;
 /// The program itself: code, wasmtime, allocator, threads.
-const PROGRAM: u64 = 192 << 20;
+const PROGRAM: u64 = 64 << 20;
 /// Events in flight are held as fetched, as packed for the call and as answered.
 const COPIES: u64 = 3;
 const BOUND: u64 = COPIES * IN_FLIGHT_BYTES + INSTANCES * INSTANCE_MEMORY + STORE + PROGRAM;
+/// Bytes that each event carries, so that holding all of them would not stay unnoticed.
+const PADDING: usize = 1_000;
 /// How long it is watched.
 const WATCHED: Duration = Duration::from_secs(15);
 
@@ -36,8 +38,13 @@ fn a_slow_plugin_costs_no_memory_and_no_health() {
     let lines: String = (0..EVENTS)
         .map(|number| format!("{number}\tbusy 20\n"))
         .collect();
-    setting::produce(&site, "in", &lines, &[]).unwrap();
+    let padding = format!("padding={}", "x".repeat(PADDING));
+    setting::produce(&site, "in", &lines, &["-H", &padding]).unwrap();
     drop(lines);
+    assert!(
+        (EVENTS * PADDING) as u64 > BOUND,
+        "holding everything would not be noticed"
+    );
 
     let mut running = site.start(&[]).unwrap();
     running.until_ready(Duration::from_secs(60)).unwrap();

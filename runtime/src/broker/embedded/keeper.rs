@@ -6,10 +6,10 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::Shared;
 use super::catalog::{Partition, TopicRecord};
 use super::queue::Request;
 use super::store::{self, BatchKey, Store, broken};
+use super::{Shared, disk};
 use crate::broker::BrokerError;
 use crate::clock;
 
@@ -64,6 +64,7 @@ impl Keeper {
 pub fn run(shared: &Arc<Shared>) {
     let mut removed = 0;
     loop {
+        measure(shared);
         match keep(shared, clock::now_ms()) {
             Ok(bytes) => removed += bytes,
             // Said once a period; what fails is tried again.
@@ -77,6 +78,16 @@ pub fn run(shared: &Arc<Shared>) {
         if !shared.keeper.wait() {
             return;
         }
+    }
+}
+
+/// Measures the store for those who may not wait for the disk.
+fn measure(shared: &Shared) {
+    let Ok(store) = shared.store() else {
+        return;
+    };
+    if let (Ok(bytes), Some(free)) = (store.disk_bytes(), disk::free_bytes(store.path())) {
+        *shared.size.lock() = Some((bytes, free));
     }
 }
 

@@ -111,6 +111,8 @@ struct Shared {
     settings: BTreeMap<Arc<str>, TopicSettings>,
     durability: Durability,
     disk: DiskGuard,
+    /// Bytes of the store and bytes free beside them, as the keeper last measured.
+    size: Mutex<Option<(u64, u64)>>,
     poisoned: watch::Sender<bool>,
     produce_room: Semaphore,
     sessions: Mutex<Vec<OpenSession>>,
@@ -144,6 +146,7 @@ impl EmbeddedBroker {
             disk: DiskGuard {
                 min_free: config.min_free_disk,
             },
+            size: Mutex::default(),
             poisoned: watch::Sender::new(false),
             produce_room: Semaphore::new(topics::PRODUCE_PERMITS),
             sessions: Mutex::default(),
@@ -241,6 +244,10 @@ impl Broker for EmbeddedBroker {
 
     fn up(&self) -> bool {
         !self.shared.is_poisoned() && self.shared.store.read().is_some()
+    }
+
+    fn store_size(&self) -> Option<(u64, u64)> {
+        *self.shared.size.lock()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -89,7 +89,12 @@ impl Readers {
         };
         // Serves log lines and errors of this and earlier requests.
         let _ = client.poll(Duration::ZERO);
-        let answer = request(&client)?;
+        let answer = request(&client).map_err(|error| match error {
+            BrokerError::Unreachable(text) => {
+                BrokerError::Unreachable(format!("{text}; asked at {}", self.settings.servers()))
+            }
+            other => other,
+        })?;
         let mut idle = self.idle.lock();
         if idle.len() < IDLE {
             idle.push(client);

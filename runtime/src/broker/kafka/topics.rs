@@ -1,10 +1,12 @@
 //! What people and the control plane ask of the cluster.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
@@ -23,6 +25,8 @@ use crate::records::Records;
 
 /// How long a write for a person may take; a stream's writes wait for as long as it takes.
 const PRODUCE_WAIT: Duration = Duration::from_secs(30);
+/// How many topics are remembered as written to.
+const MAX_WRITTEN: usize = 1000;
 /// How often it is looked whether a new topic is there.
 const APPEAR_POLL: Duration = Duration::from_millis(50);
 
@@ -32,6 +36,8 @@ pub(super) struct KafkaTopics {
     listener: Listener,
     readers: Arc<Readers>,
     producer: Producer,
+    /// Topics that were found to be there when somebody wrote to them.
+    written: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl KafkaTopics {
@@ -49,6 +55,7 @@ impl KafkaTopics {
             settings,
             listener,
             producer,
+            written: Mutex::default(),
         })
     }
 
@@ -61,6 +68,24 @@ impl KafkaTopics {
             Ok(())
         })
         .await;
+    }
+
+    /// Refuses a topic that is not there. The producer itself would wait half a minute for it to
+    /// appear, and then could not tell it from a cluster out of reach.
+    async fn must_exist(&self, topic: &Arc<str>) -> Result<(), BrokerError> {
+        if self.written.lock().contains(topic) {
+            return Ok(());
+        }
+        let (readers, name) = (self.readers.clone(), topic.clone());
+        if blocking(move || readers.partitions(&name)).await?.is_none() {
+            return Err(BrokerError::UnknownTopic(topic.to_string()));
+        }
+        let mut written = self.written.lock();
+        if written.len() >= MAX_WRITTEN {
+            written.clear();
+        }
+        written.insert(topic.clone());
+        Ok(())
     }
 
     /// A client of its own a request, see [`Readers`].
@@ -150,9 +175,21 @@ impl Topics for KafkaTopics {
     }
 
     fn produce(&self, records: Records) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
-        let answer = self.producer.produce(Arc::new(records));
         async move {
-            match tokio::time::timeout(PRODUCE_WAIT, answer).await {
+            let topics: BTreeSet<Arc<str>> = records
+                .iter()
+                .map(|record| record.topic().clone())
+                .collect();
+            for topic in &topics {
+                self.must_exist(topic).await?;
+            }
+            let answer = self.producer.produce(Arc::new(records));
+            let answer = tokio::time::timeout(PRODUCE_WAIT, answer).await;
+            if !matches!(answer, Ok(Ok(_))) {
+                // It may have been deleted since.
+                self.written.lock().retain(|topic| !topics.contains(topic));
+            }
+            match answer {
                 Ok(Ok(places)) => Ok(places),
                 Ok(Err(error)) => Err(match error {
                     PublishError::Topic { topic, reason, .. } => {

@@ -1,0 +1,19 @@
+//! The built runtime against a real Kafka, from outside: processes and commands of ours, topics read
+//! by Kafka's own reader, and what must come out calculated a second time.
+//!
+//! ```text
+//! order_lines ─▶ produced ─▶ Kafka ◀──▶ runtimes (setup) ─▶ Kafka ─▶ its console consumer
+//!      └── calculated from the README of `enrich` ────────▶ verify ◀────────────┘
+//! ```
+//! Each test has topics and groups of its own, so that all can share one broker.
+
+mod broker;
+mod commands;
+mod example;
+mod kill;
+mod late_topics;
+mod order_lines;
+mod retail;
+mod setup;
+mod stuck_key;
+mod verify;
