@@ -333,6 +333,7 @@ async fn wait(
     };
     tokio::select! {
         interrupted = signals.next() => Ended::Signal { interrupted },
+        error = broker.broken() => Ended::Failed(error.into()),
         error = running.failed() => Ended::Failed(error),
         result = idle => match result {
             Ok(()) => Ended::Idle,

@@ -50,6 +50,11 @@ pub trait Broker: Send + Sync {
         None
     }
 
+    /// Waits until the broker is broken beyond repair in this process, and says how.
+    fn broken(&self) -> BoxFuture<'_, BrokerError> {
+        Box::pin(std::future::pending())
+    }
+
     /// Writes what is left, closes every client and file. Sessions were closed before.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

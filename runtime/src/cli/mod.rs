@@ -186,7 +186,8 @@ pub fn main() -> ExitCode {
     };
     let level = match (&cli.log_level, &cli.command) {
         (Some(level), _) => level,
-        (None, Command::Run(_)) => "info",
+        // The store's own housekeeping is of no interest to who runs it.
+        (None, Command::Run(_)) => "info,fjall=warn,lsm_tree=warn",
         (None, _) => "warn",
     };
     if let Err(text) = logging::start(level, cli.log_format, colors_wanted()) {

@@ -107,6 +107,19 @@ pub fn command_with_input(site: &Site, arguments: &[&str], input: &str) -> Resul
     })
 }
 
+/// Runs a command that must end with this code, and say why on standard error.
+///
+/// # Errors
+/// It ends otherwise, or says nothing.
+pub fn fail(site: &Site, code: i32, arguments: &[&str]) -> Result<Finished> {
+    let finished = command_with_input(site, arguments, "")?;
+    ensure!(
+        finished.status.code() == Some(code) && !finished.stderr.trim().is_empty(),
+        "{arguments:?} must fail with {code} and say why: {finished:?}"
+    );
+    Ok(finished)
+}
+
 /// Produces lines of `KEY<tab>VALUE` with further arguments.
 ///
 /// # Errors

@@ -250,6 +250,20 @@ impl Broker for EmbeddedBroker {
         *self.shared.size.lock()
     }
 
+    fn broken(&self) -> BoxFuture<'_, BrokerError> {
+        let mut poisoned = self.watch_poisoned();
+        Box::pin(async move {
+            if poisoned.wait_for(|poisoned| *poisoned).await.is_err() {
+                return std::future::pending().await;
+            }
+            BrokerError::Store(
+                "a write failed half-way and nothing may be written after it; look at the disk, then \
+                 start again: what was acknowledged is there"
+                    .to_owned(),
+            )
+        })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         let shared = self.shared.clone();
         let threads = std::mem::take(&mut *self.threads.lock());
