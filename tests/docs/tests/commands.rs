@@ -140,8 +140,12 @@ fn the_tour_of_the_first_page() -> Result<()> {
     let built = workspace::target_dir().join("docs");
     fs::create_dir_all(&built)?;
     std::os::unix::fs::symlink(&built, terminal.site.path().join("target"))?;
-    let lock = terminal.site.path().join("Cargo.lock");
-    fs::copy(workspace::root().join("Cargo.lock"), lock)?;
+    for name in ["Cargo.lock", "rust-toolchain.toml"] {
+        fs::copy(
+            workspace::root().join(name),
+            terminal.site.path().join(name),
+        )?;
+    }
     let tour = guide.blocks.iter().filter(|block| block.has("tour"));
     let mut steps = 0;
     for block in tour {

@@ -109,3 +109,28 @@ fn links_lead_somewhere() -> Result<()> {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
+
+/// Files that the text names in passing.
+#[test]
+fn named_files_exist() -> Result<()> {
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for guide in guide::all()? {
+        let folder = guide.folder();
+        let homes = [folder.clone(), folder.join("src"), workspace::root()];
+        for (line, name) in guide.inline_code() {
+            let path = name.contains('/') && (name.ends_with(".rs") || name.ends_with('/'));
+            // `NAME.rs` stands for many, and a reader's own plugin has a `src/lib.rs`.
+            let plain = !name.contains([' ', '<', ':']) && !name.contains("NAME");
+            if !path || !plain || name == "src/lib.rs" {
+                continue;
+            }
+            seen += 1;
+            if !homes.iter().any(|home| home.join(&name).exists()) {
+                wrong.push(format!("{}:{line}: {name}", guide.name));
+            }
+        }
+    }
+    assert!(seen >= 30, "only {seen} files are named");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
