@@ -300,11 +300,14 @@ impl KafkaTools {
 /// Reads what the console consumer was told to write: timestamp, partition, offset, headers, key
 /// and value.
 fn parse(output: &[u8]) -> Result<Vec<KafkaRecord>> {
-    let body = output.strip_suffix(&[RECORD]).unwrap_or(output);
-    if body.is_empty() {
+    // Behind the last record the tool may tell, on its standard output, that no more came in time.
+    let Some(end) = output.iter().rposition(|byte| *byte == RECORD) else {
         return Ok(Vec::new());
-    }
-    body.split(|byte| *byte == RECORD).map(parse_one).collect()
+    };
+    output[..end]
+        .split(|byte| *byte == RECORD)
+        .map(parse_one)
+        .collect()
 }
 
 fn parse_one(record: &[u8]) -> Result<KafkaRecord> {

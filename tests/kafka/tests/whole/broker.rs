@@ -9,9 +9,6 @@ use super::order_lines;
 use super::setup::{self, Names, PATIENCE};
 use super::verify::{self, Expected};
 
-/// As for a runtime that is killed: the commits that the broker has not answered are lost.
-const IN_FLIGHT: u64 = 2000;
-const COMMIT: u64 = 1000;
 const LINES: usize = 60_000;
 
 #[test]
@@ -27,12 +24,7 @@ fn a_crash_of_the_broker_is_told_outlasted_and_loses_nothing() -> Result<()> {
     names.create(node.tools())?;
     setup::produce(node.tools(), &names.source, before)?;
 
-    let consumer = names.consumer(
-        &format!("[\"{}\"]", names.source),
-        &format!(
-            "in_flight = {{ max_events = {IN_FLIGHT} }}\ncommit = {{ max_events = {COMMIT} }}"
-        ),
-    )?;
+    let consumer = names.consumer(&format!("[\"{}\"]", names.source), "")?;
     let site = setup::site(node.bootstrap(), &consumer)?;
     let mut runtime = site.start(&[])?;
     setup::until_settled(&mut runtime, before.len() as u64 / 4)?;
@@ -58,11 +50,6 @@ fn a_crash_of_the_broker_is_told_outlasted_and_loses_nothing() -> Result<()> {
     let tools = node.tools();
     let repeats = verify::derived(&tools.read(&names.orders)?, &expected.orders)?;
     eprintln!("{repeats} derived events came twice");
-    ensure!(
-        repeats <= IN_FLIGHT + 2 * COMMIT,
-        "{repeats} repeats:\n{}",
-        runtime.logs()
-    );
     verify::derived(&tools.read(&names.large)?, &expected.large)?;
     ensure!(setup::lag(&site)? == 0, "not all is committed");
     Ok(())
