@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cli/      what a command does, one file each
-//! app.rs    what `run` puts together: broker, plugins, consumers, HTTP
+//! app/      what `run` puts together: broker, plugins, consumers, HTTP
 //! admin/    the HTTP interface of a running runtime
 //! ```
 
