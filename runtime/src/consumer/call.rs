@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::assemble::{self, Answer, Context};
 use super::generation::Generation;
+use super::instances::Borrowed;
 use super::work::{Packed, Work};
 use crate::clock;
 use crate::config::Ordering;
@@ -16,8 +17,8 @@ use crate::plugin::{CallContext, CallError, Instance, StartError};
 /// What is to be done.
 pub struct Call {
     pub generation: Arc<Generation>,
-    /// An idle instance of that generation; `None` starts one.
-    pub instance: Option<Box<dyn Instance>>,
+    /// An idle instance of that generation, or none.
+    pub borrowed: Borrowed,
     pub work: Work,
 }
 
@@ -26,6 +27,8 @@ pub struct Done {
     pub generation: Arc<Generation>,
     /// Gone after a trap.
     pub instance: Option<Box<dyn Instance>>,
+    /// The linear memory that the instance began with, in bytes.
+    pub memory: u64,
     pub work: Work,
     pub result: Result<Answer, Trouble>,
     /// How long the plugin took; without the start of the instance.
@@ -47,7 +50,7 @@ pub enum Trouble {
 pub async fn run(call: Call) -> Done {
     let Call {
         generation,
-        instance,
+        borrowed: Borrowed { instance, memory },
         work,
     } = call;
     let (mut instance, started) = match instance {
@@ -60,6 +63,7 @@ pub async fn run(call: Call) -> Done {
                     return Done {
                         generation,
                         instance: None,
+                        memory,
                         work,
                         result: Err(Trouble::Start(error)),
                         took: Duration::ZERO,
@@ -75,6 +79,7 @@ pub async fn run(call: Call) -> Done {
     Done {
         generation,
         instance: instance.alive().then_some(instance),
+        memory,
         work,
         result,
         took,

@@ -32,7 +32,7 @@ impl Runner {
     /// A call ended.
     pub(super) fn on_done(&mut self, id: LaneId, done: Done) {
         let now = Instant::now();
-        self.instances.give_back(done.instance);
+        self.instances.give_back(done.instance, done.memory);
         self.count(&done.started, done.took, &done.result);
         if let Some(lane) = self.lane(id) {
             lane.busy = false;

@@ -10,8 +10,18 @@ const RECYCLE_AT: f64 = 0.9;
 pub struct Instances {
     idle: Vec<Box<dyn Instance>>,
     at_work: usize,
+    /// Linear memory of those at work, as it was when they began.
+    memory_at_work: u64,
     most: usize,
     memory_limit: u64,
+}
+
+/// What a call begins with.
+pub struct Borrowed {
+    /// `None` where an instance must be started.
+    pub instance: Option<Box<dyn Instance>>,
+    /// Its linear memory, in bytes.
+    pub memory: u64,
 }
 
 impl Instances {
@@ -20,6 +30,7 @@ impl Instances {
         Self {
             idle: Vec::new(),
             at_work: 0,
+            memory_at_work: 0,
             most,
             memory_limit,
         }
@@ -35,24 +46,28 @@ impl Instances {
         self.idle.len() + self.at_work
     }
 
-    /// Linear memory of the idle instances, in bytes.
-    pub fn idle_memory(&self) -> u64 {
-        self.idle
-            .iter()
-            .map(|instance| instance.memory_bytes())
-            .sum()
+    /// Linear memory of all instances, in bytes; of one at work, what it had when it began.
+    pub fn memory(&self) -> u64 {
+        let idle = self.idle.iter().map(|instance| instance.memory_bytes());
+        idle.sum::<u64>() + self.memory_at_work
     }
 
     /// A call begins: with the instance that was used last, whose memory is warmest, or with none
     /// where one must be started.
-    pub fn borrow(&mut self) -> Option<Box<dyn Instance>> {
+    pub fn borrow(&mut self) -> Borrowed {
         self.at_work += 1;
-        self.idle.pop()
+        let instance = self.idle.pop();
+        let memory = instance
+            .as_ref()
+            .map_or(0, |instance| instance.memory_bytes());
+        self.memory_at_work += memory;
+        Borrowed { instance, memory }
     }
 
-    /// A call ended; its instance comes back unless it died.
-    pub fn give_back(&mut self, instance: Option<Box<dyn Instance>>) {
+    /// A call ended that began with `memory` bytes; its instance comes back unless it died.
+    pub fn give_back(&mut self, instance: Option<Box<dyn Instance>>, memory: u64) {
         self.at_work = self.at_work.saturating_sub(1);
+        self.memory_at_work = self.memory_at_work.saturating_sub(memory);
         let limit = (self.memory_limit as f64 * RECYCLE_AT) as u64;
         self.idle
             .extend(instance.filter(|instance| instance.memory_bytes() < limit));

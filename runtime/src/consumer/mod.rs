@@ -16,7 +16,7 @@ mod conclude;
 pub mod dead_letter;
 pub mod derive;
 pub mod generation;
-mod instances;
+pub mod instances;
 mod intake;
 mod lane;
 mod partition;

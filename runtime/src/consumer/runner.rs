@@ -200,7 +200,7 @@ impl Runner {
             }
             let call = Call {
                 generation: self.generation.clone(),
-                instance: self.instances.borrow(),
+                borrowed: self.instances.borrow(),
                 work,
             };
             self.calls.spawn(async move { (id, call::run(call).await) });
@@ -306,7 +306,7 @@ impl Runner {
             .filter(|partition| partition.halted.is_some())
             .count() as u64;
         ledger.instances = self.instances.count() as u64;
-        ledger.memory_bytes = self.instances.idle_memory();
+        ledger.memory_bytes = self.instances.memory();
         let mut status = self.status.lock();
         status.state = self.state.clone();
         status.partitions = shown;
