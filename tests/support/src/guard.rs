@@ -42,7 +42,8 @@ exec 3<&- "$@" </dev/null
 pub struct Guarded {
     child: Child,
     watchdog: Option<ChildStdin>,
-    status: Option<ExitStatus>,
+    /// How it ended, and the processor time that it used.
+    ended: Option<(ExitStatus, Duration)>,
 }
 
 /// What to start, and where its output goes.
@@ -91,7 +92,7 @@ impl Guarded {
         Ok(Self {
             child,
             watchdog,
-            status: None,
+            ended: None,
         })
     }
 
@@ -110,10 +111,35 @@ impl Guarded {
     /// # Errors
     /// The kernel does not know the child.
     pub fn poll(&mut self) -> Result<Option<ExitStatus>> {
-        if self.status.is_none() {
-            self.status = self.child.try_wait().context("cannot wait for a child")?;
+        self.reap(libc::WNOHANG)?;
+        Ok(self.ended.map(|(status, _)| status))
+    }
+
+    /// Takes the child's end from the kernel, which tells it once, with the processor time that the
+    /// child used.
+    fn reap(&mut self, options: libc::c_int) -> Result<()> {
+        use std::os::unix::process::ExitStatusExt;
+
+        while self.ended.is_none() {
+            let mut raw = 0;
+            // SAFETY: all-zero bytes are a valid `rusage`, which holds integers only.
+            let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+            // SAFETY: `raw` and `usage` are valid for writing for the whole call, and the process
+            // is our child that nothing has reaped yet, so its id cannot name another.
+            let pid = unsafe { libc::wait4(self.pid(), &raw mut raw, options, &raw mut usage) };
+            if pid == self.pid() {
+                let cpu = time(usage.ru_utime) + time(usage.ru_stime);
+                self.ended = Some((ExitStatus::from_raw(raw), cpu));
+            } else if pid == 0 {
+                break;
+            } else {
+                let error = std::io::Error::last_os_error();
+                if error.kind() != std::io::ErrorKind::Interrupted {
+                    return Err(error).context("cannot wait for a child");
+                }
+            }
         }
-        Ok(self.status)
+        Ok(())
     }
 
     /// Waits for its end.
@@ -134,35 +160,14 @@ impl Guarded {
     }
 
     /// Waits for its end, however long, and returns the processor time that it used, user and
-    /// system together. Call it at most once, and not after another wait has seen the end: the
-    /// kernel tells it once.
+    /// system together.
     ///
     /// # Errors
-    /// The child is not there any more.
+    /// The kernel does not know the child.
     pub fn wait_for_cpu(&mut self) -> Result<(ExitStatus, Duration)> {
-        use std::os::unix::process::ExitStatusExt;
-
-        if self.status.is_some() {
-            bail!("process {} was waited for already", self.id());
-        }
-        let mut raw = 0;
-        // SAFETY: all-zero bytes are a valid `rusage`, which holds integers only.
-        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        loop {
-            // SAFETY: `raw` and `usage` are valid for writing for the whole call, and the process
-            // is our child that nothing has reaped yet, so its id cannot name another.
-            let pid = unsafe { libc::wait4(self.pid(), &raw mut raw, 0, &raw mut usage) };
-            if pid == self.pid() {
-                break;
-            }
-            let error = std::io::Error::last_os_error();
-            if error.kind() != std::io::ErrorKind::Interrupted {
-                return Err(error).context("cannot wait for a child");
-            }
-        }
-        let status = ExitStatus::from_raw(raw);
-        self.status = Some(status);
-        Ok((status, time(usage.ru_utime) + time(usage.ru_stime)))
+        self.reap(0)?;
+        self.ended
+            .context("the kernel did not tell how the child ended")
     }
 
     /// The most memory that was resident at once so far, in bytes; `None` once it has ended. Not
