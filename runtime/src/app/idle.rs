@@ -59,7 +59,7 @@ pub async fn wait(
     }
 }
 
-/// The ends of all topics, and why the consumers have not reached them.
+/// The ends of the topics that are consumed, and why the consumers have not reached them.
 async fn look(
     config: &Config,
     broker: &Arc<dyn Broker>,
@@ -67,14 +67,23 @@ async fn look(
 ) -> Result<(Ends, Option<String>), BrokerError> {
     let topics = broker.topics();
     let mut ends = Ends::new();
+    let enabled = || config.consumers.iter().filter(|consumer| consumer.enabled);
     for topic in topics.list().await? {
+        // What others write to the same cluster is not waited for.
+        let wanted = |consumer: &Arc<Consumer>| {
+            let mut topics = consumer.topics.iter();
+            topics.any(|pattern| pattern.matches(&topic.name))
+        };
+        if !enabled().any(wanted) {
+            continue;
+        }
         for (number, partition) in topic.partitions.iter().enumerate() {
             let name = TopicPartition::new(topic.name.clone(), number as u32);
             ends.insert(name, (partition.start, partition.end));
         }
     }
     let running = health.all();
-    for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
+    for consumer in enabled() {
         let status = running
             .iter()
             .find(|(settings, _)| settings.name == consumer.name)
