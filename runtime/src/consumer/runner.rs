@@ -154,17 +154,10 @@ impl Runner {
     fn dispatch(&mut self) {
         let now = Instant::now();
         if matches!(self.state, State::Stopped(_) | State::Draining)
+            || self.no_calls_until.is_some()
             || self.positions.is_far_ahead()
         {
             return;
-        }
-        match self.no_calls_until {
-            Some(until) if until > now => return,
-            Some(_) => {
-                self.no_calls_until = None;
-                self.state = State::Running;
-            }
-            None => {}
         }
         let settings = self.settings().clone();
         while self.instances.has_room() && self.writer.queued_bytes() < settings.in_flight.max_bytes
@@ -246,6 +239,14 @@ impl Runner {
         {
             self.wakes.pop();
             self.consider(id, now);
+        }
+        // Here and not where calls begin: a time that stays in the past would wake the loop at once,
+        // again and again, while calls wait for something else.
+        if self.no_calls_until.is_some_and(|until| until <= now) {
+            self.no_calls_until = None;
+            if matches!(self.state, State::Waiting(_)) {
+                self.state = State::Running;
+            }
         }
         if self.positions.commit_due().is_some_and(|at| at <= now) {
             self.positions.commit();
