@@ -222,7 +222,7 @@ fn bad_input_is_named_and_nothing_after_it_is_written() {
         fail(site, 1, &["produce", "t", "--file", "not-there.txt"]);
         let finished =
             setting::command_with_input(site, &["produce", "no such topic"], "x\n").unwrap();
-        assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+        assert_eq!(finished.status.code(), Some(2), "{}", finished.stderr);
         fail(site, 2, &["produce", "t", "-H", "no value"]);
         fail(
             site,
