@@ -32,7 +32,7 @@ pub struct Cursor {
     stop: Option<u64>,
     block: Option<Arc<Block>>,
     index: usize,
-    /// The last read came to the end: there is nothing to wait for now.
+    /// The last read came to the end: nothing of it waits.
     at_end: bool,
 }
 

@@ -70,6 +70,8 @@ async fn a_member_that_does_not_listen_is_given_no_more_than_its_budget() {
     wanted.fetch_events = 1_000;
     let mut member = Member::join(&broker, wanted);
     member.until("the assignment", |m| m.owned.len() == 1).await;
+    // Not to wait for something: it is the deafness itself, for longer than fetched events may
+    // stand still before their partition is paused.
     tokio::time::sleep(Duration::from_secs(2)).await;
     member.until("all events", |m| m.seen.len() == 50_000).await;
     let partition = TopicPartition::new(topic.as_str(), 0);
