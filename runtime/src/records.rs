@@ -55,6 +55,13 @@ impl Records {
         Self::default()
     }
 
+    /// Makes room for so many more records with all their headers and bytes.
+    pub fn reserve(&mut self, records: usize, headers: usize, bytes: usize) {
+        self.rows.reserve(records);
+        self.headers.reserve(headers);
+        self.data.reserve(bytes);
+    }
+
     /// Adds a record for `topic`; its headers follow by [`Self::push_header`].
     pub fn push(&mut self, topic: &Arc<str>, record: NewRecord<'_>) {
         let topic = match self.topics.iter().position(|known| known == topic) {

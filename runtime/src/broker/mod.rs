@@ -16,9 +16,11 @@ pub mod kafka;
 #[cfg(test)]
 pub mod memory;
 pub mod names;
+pub mod outbox;
 pub mod partitioner;
 pub mod remote;
 pub mod seek;
+pub mod wake;
 
 use std::sync::Arc;
 
@@ -139,8 +141,8 @@ pub struct Assignment {
 
 /// The valve of a partition. All calls return at once.
 pub trait Control: Send + Sync {
-    /// Stops handing over events of these partitions; what was fetched stays fetched where the
-    /// broker allows it. Blocks already on their way may still arrive.
+    /// Hands over no event of these partitions any more; what was fetched stays fetched where the
+    /// broker allows it.
     fn hold(&self, partitions: &[TopicPartition]);
 
     /// Hands over events of these partitions again.

@@ -11,7 +11,7 @@ use millstream_wire as wire;
 use tokio::time::Instant;
 
 use super::dead_letter::{self, Reason};
-use super::derive::{Derived, Deriver, OwnHeader};
+use super::derive::{self, Derived, Deriver, OwnHeader};
 use super::generation::Generation;
 use super::lane::scope;
 use super::work::{Item, Work};
@@ -303,6 +303,7 @@ fn derive_all(
     let mut deriver = Deriver::new(&settings.name, context.now_ms);
     let mut emitted = vec![false; work.len()];
     let mut own: Vec<OwnHeader<'_>> = Vec::new();
+    derive::reserve(&mut answer.records, outcome, work);
     let (mut last, mut number) = (usize::MAX, 0);
     let last_handled = (outcome.handled as usize).saturating_sub(1);
     for output in &outcome.outputs {

@@ -256,12 +256,25 @@ impl Runner {
         let now_ms = clock::now_ms();
         let mut total = Load::default();
         let mut ledger = self.ledger.lock();
-        for settled in &unit.settled {
+        // Events of a unit mostly share block, outcome and age: they are counted run by run.
+        let alike = |one: &Settled, other: &Settled| {
+            let (one_item, other_item) = (
+                &unit.work.items[one.index as usize],
+                &unit.work.items[other.index as usize],
+            );
+            one_item.block == other_item.block
+                && one.outcome == other.outcome
+                && one.reason == other.reason
+                && unit.work.event(one.index as usize).timestamp_ms()
+                    == unit.work.event(other.index as usize).timestamp_ms()
+        };
+        for run in unit.settled.chunk_by(alike) {
+            let (settled, events) = (&run[0], run.len());
             let index = settled.index as usize;
             let block = unit.work.block(&unit.work.items[index]);
             let load = Load {
-                events: 1,
-                bytes: block.event_cost(),
+                events,
+                bytes: events * block.event_cost(),
             };
             total.add(load);
             if !ours {
@@ -270,16 +283,17 @@ impl Runner {
             }
             ledger.settled(settled.outcome, load);
             if let Some(reason) = settled.reason {
-                ledger.dead_lettered(reason);
+                ledger.dead_lettered(reason, events as u64);
             }
             let timestamp_ms = unit.work.event(index).timestamp_ms();
-            ledger
-                .latency
-                .observe((now_ms - timestamp_ms).max(0) as f64 / 1000.0, 1);
+            ledger.latency.observe(
+                (now_ms - timestamp_ms).max(0) as f64 / 1000.0,
+                events as u64,
+            );
             let waited = now
                 .saturating_duration_since(block.fetched_at())
                 .as_secs_f64();
-            ledger.processing.observe(waited, 1);
+            ledger.processing.observe(waited, events as u64);
         }
         if ours && let Some(last) = unit.settled.last() {
             let seconds = unit.work.event(last.index as usize).timestamp_ms() as f64 / 1000.0;

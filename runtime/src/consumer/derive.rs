@@ -6,12 +6,13 @@
 //! runtime's: source, id, hops, traceparent continued, correlation-id, CloudEvents identity ┘
 //! ```
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
+use millstream_wire as wire;
 use millstream_wire::HeaderEdit;
 
-use crate::event::EventView;
+use super::work::Work;
+use crate::event::{EventView, TopicPartition};
 use crate::records::{NewRecord, Records};
 
 /// `topic/partition/offset` of the source.
@@ -34,6 +35,12 @@ const CE_TIME: &[u8] = b"ce_time";
 /// Inherited timestamps further ahead than this are set back to now: a broker may refuse them, and
 /// retention by time would keep their segment for as long.
 const AHEAD_MS: i64 = 3_600_000;
+
+/// Headers that the runtime adds to most records, and about how many bytes they have.
+const RUNTIME_HEADERS: usize = 4;
+const RUNTIME_HEADER_BYTES: usize = 150;
+/// Bytes reserved for one outcome, so that a guess from one large event costs little.
+const RESERVED_AT_MOST: usize = 1 << 20;
 
 /// A header that the plugin set.
 pub type OwnHeader<'a> = (&'a [u8], Option<&'a [u8]>);
@@ -59,8 +66,11 @@ pub struct Derived<'a> {
 pub struct Deriver {
     consumer: Arc<str>,
     now_ms: i64,
-    id: String,
-    text: String,
+    /// `topic/partition/` of the events that are derived from now.
+    place: Vec<u8>,
+    place_of: Option<TopicPartition>,
+    id: Vec<u8>,
+    text: Vec<u8>,
 }
 
 impl Deriver {
@@ -69,8 +79,10 @@ impl Deriver {
         Self {
             consumer: consumer.clone(),
             now_ms,
-            id: String::with_capacity(64),
-            text: String::with_capacity(64),
+            place: Vec::new(),
+            place_of: None,
+            id: Vec::with_capacity(64),
+            text: Vec::with_capacity(64),
         }
     }
 
@@ -153,41 +165,35 @@ impl Deriver {
         derived: &Derived<'_>,
         inherited: Inherited,
     ) {
-        self.id.clear();
-        let _ = write!(self.id, "{}/{}", source.source(), source.offset());
-        records.push_header(SOURCE.as_bytes(), Some(self.id.as_bytes()));
+        self.start_id(source);
+        records.push_header(SOURCE.as_bytes(), Some(&self.id));
         if !inherited.correlation && !derived.has_own(CORRELATION_ID) {
             // From the source's place, so that every attempt and every derived event agrees on it.
-            let hash = xxhash_rust::xxh3::xxh3_128(self.id.as_bytes());
-            self.text.clear();
-            let _ = write!(self.text, "{hash:032x}");
-            records.push_header(CORRELATION_ID, Some(self.text.as_bytes()));
+            let hash = xxhash_rust::xxh3::xxh3_128(&self.id);
+            records.push_header(CORRELATION_ID, Some(&hexadecimal::<32>(hash)));
         }
-        let _ = write!(self.id, "/{}", derived.number);
-        records.push_header(ID.as_bytes(), Some(self.id.as_bytes()));
+        self.id.push(b'/');
+        decimal(&mut self.id, u64::from(derived.number));
+        records.push_header(ID.as_bytes(), Some(&self.id));
         self.text.clear();
-        let _ = write!(self.text, "{}", inherited.hops.saturating_add(1));
-        records.push_header(HOPS.as_bytes(), Some(self.text.as_bytes()));
+        decimal(&mut self.text, u64::from(inherited.hops) + 1);
+        records.push_header(HOPS.as_bytes(), Some(&self.text));
         if inherited.trace
             && let Some(parent) = source.header("traceparent").and_then(TraceParent::parse)
         {
-            self.text.clear();
-            let span = xxhash_rust::xxh3::xxh3_64(self.id.as_bytes()).max(1);
-            let _ = write!(
-                self.text,
-                "00-{}-{span:016x}-{}",
-                parent.trace_id, parent.flags
-            );
-            records.push_header(TRACEPARENT, Some(self.text.as_bytes()));
+            let span = xxhash_rust::xxh3::xxh3_64(&self.id).max(1);
+            let span = hexadecimal::<16>(u128::from(span));
+            let (trace, flags) = (parent.trace_id.as_bytes(), parent.flags.as_bytes());
+            let continued = [b"00".as_slice(), trace, &span, flags].join(&b'-');
+            records.push_header(TRACEPARENT, Some(&continued));
         }
         if inherited.cloud_event && derived.value_changed {
             if !derived.has_own(CE_ID) {
-                records.push_header(CE_ID, Some(self.id.as_bytes()));
+                records.push_header(CE_ID, Some(&self.id));
             }
             if !derived.has_own(CE_SOURCE) {
-                self.text.clear();
-                let _ = write!(self.text, "millstream/{}", self.consumer);
-                records.push_header(CE_SOURCE, Some(self.text.as_bytes()));
+                let source = format!("millstream/{}", self.consumer);
+                records.push_header(CE_SOURCE, Some(source.as_bytes()));
             }
             if !derived.has_own(CE_TIME) {
                 let time = rfc3339(self.now_ms);
@@ -195,6 +201,54 @@ impl Deriver {
             }
         }
     }
+}
+
+impl Deriver {
+    /// Begins `id` with `topic/partition/offset`.
+    fn start_id(&mut self, source: &EventView<'_>) {
+        let partition = source.source();
+        let same = self.place_of.as_ref().is_some_and(|known| {
+            Arc::ptr_eq(&known.topic, &partition.topic) && known.partition == partition.partition
+        });
+        if !same {
+            self.place = format!("{partition}/").into_bytes();
+            self.place_of = Some(partition.clone());
+        }
+        self.id.clear();
+        self.id.extend_from_slice(&self.place);
+        decimal(&mut self.id, source.offset());
+    }
+}
+
+/// Makes room for the records of an outcome at once, as if every one inherited what the first event
+/// of `work` carries: growing step by step copies them several times.
+pub fn reserve(records: &mut Records, outcome: &wire::Outcome, work: &Work) {
+    let outputs = outcome.outputs.len();
+    if outputs == 0 || work.is_empty() {
+        return;
+    }
+    let first = work.event(0);
+    let headers = first.record().headers_count as usize + RUNTIME_HEADERS;
+    let inherited = first.bytes() + RUNTIME_HEADER_BYTES + 2 * first.source().topic.len();
+    let bytes = (outputs * inherited).saturating_add(outcome.data.len());
+    records.reserve(
+        outputs,
+        outputs * headers + outcome.headers.len(),
+        bytes.min(RESERVED_AT_MOST),
+    );
+}
+
+/// Appends a number; an event has five of them, which `fmt` would spend a microsecond on.
+fn decimal(text: &mut Vec<u8>, number: u64) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// The lowest `DIGITS` digits of a number in base 16.
+fn hexadecimal<const DIGITS: usize>(number: u128) -> [u8; DIGITS] {
+    std::array::from_fn(|at| {
+        let digit = (number >> (4 * (DIGITS - 1 - at))) & 15;
+        b"0123456789abcdef"[digit as usize]
+    })
 }
 
 impl Derived<'_> {

@@ -246,13 +246,15 @@ impl Runner {
     /// Closes the valve of a partition (of all, where the budget is used up).
     fn close_valve(&mut self, id: u64, now: Instant) {
         let total = self.ledger.lock().in_flight;
-        let count = self.partitions.len();
         let mut hold = Vec::new();
-        let everyone = self.budget.valve(total, Load::default(), count) == Valve::Hold;
+        let common = self
+            .budget
+            .common(self.partitions.values().map(|partition| partition.load));
+        let everyone = self.budget.valve(total, Load::default(), common) == Valve::Hold;
         for (other, partition) in &mut self.partitions {
             let scattered = *other == id && self.positions.is_scattered(&partition.name);
             let own =
-                *other == id && self.budget.valve(total, partition.load, count) == Valve::Hold;
+                *other == id && self.budget.valve(total, partition.load, common) == Valve::Hold;
             if (everyone || own || scattered) && partition.held_since.is_none() {
                 partition.held_since = Some(now);
                 hold.push(partition.name.clone());
@@ -267,13 +269,15 @@ impl Runner {
     pub(super) fn open_valves(&mut self, now: Instant) {
         let mut ledger = self.ledger.lock();
         let total = ledger.in_flight;
-        let count = self.partitions.len();
+        let common = self
+            .budget
+            .common(self.partitions.values().map(|partition| partition.load));
         let mut release = Vec::new();
         for partition in self.partitions.values_mut() {
             let Some(since) = partition.held_since.filter(|_| partition.halted.is_none()) else {
                 continue;
             };
-            let opens = self.budget.valve(total, partition.load, count) == Valve::Release
+            let opens = self.budget.valve(total, partition.load, common) == Valve::Release
                 && !self.positions.is_scattered(&partition.name);
             ledger.paused_for_backpressure += now.saturating_duration_since(since);
             partition.held_since = (!opens).then_some(now);

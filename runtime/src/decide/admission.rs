@@ -28,6 +28,46 @@ impl Load {
         self.bytes = self.bytes.saturating_sub(other.bytes);
     }
 
+    /// What is above another amount.
+    pub fn beyond(self, other: Load) -> Load {
+        Load {
+            events: self.events.saturating_sub(other.events),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    /// So many parts `of` it.
+    pub fn part(self, share: usize, of: usize) -> Load {
+        Load {
+            events: self.events.saturating_mul(share) / of,
+            bytes: self.bytes.saturating_mul(share) / of,
+        }
+    }
+
+    /// The larger of each.
+    pub fn larger(self, other: Load) -> Load {
+        Load {
+            events: self.events.max(other.events),
+            bytes: self.bytes.max(other.bytes),
+        }
+    }
+
+    /// The smaller of each.
+    pub fn smaller(self, other: Load) -> Load {
+        Load {
+            events: self.events.min(other.events),
+            bytes: self.bytes.min(other.bytes),
+        }
+    }
+
+    /// Itself, but no zero.
+    pub fn at_least_one(self) -> Load {
+        self.larger(Load {
+            events: 1,
+            bytes: 1,
+        })
+    }
+
     fn exceeds(&self, limit: Load) -> bool {
         self.events >= limit.events || self.bytes >= limit.bytes
     }
@@ -59,7 +99,7 @@ impl Budget {
         };
         Self {
             high: part(6),
-            low: part(4),
+            low: part(5),
         }
     }
 
@@ -71,21 +111,49 @@ impl Budget {
         }
     }
 
-    /// Decides for one partition that uses `own` of the `total` in use, among `partitions`
-    /// assigned ones. Each has an equal share, so that a slow one cannot starve the others.
-    pub fn valve(&self, total: Load, own: Load, partitions: usize) -> Valve {
-        let share = |mark: Load| Load {
-            events: (mark.events / partitions.max(1)).max(1),
-            bytes: (mark.bytes / partitions.max(1)).max(1),
-        };
-        if total.exceeds(self.high) || own.exceeds(share(self.high)) {
+    /// How much of the common half is in use, given what each of the assigned partitions uses.
+    pub fn common(&self, loads: impl ExactSizeIterator<Item = Load>) -> Common {
+        let partitions = loads.len();
+        let reserved = self.reserved(partitions);
+        let mut used = Load::default();
+        for load in loads {
+            used.add(load.beyond(reserved));
+        }
+        Common { used, partitions }
+    }
+
+    /// Decides for one partition that uses `own` of the `total` in use.
+    ///
+    /// Half of the budget is reserved for the partitions in equal parts, so that however many are
+    /// stuck the last one still flows. The other half is common: beyond its reserve a partition may
+    /// use twice what is still free there, so that one alone has most of the budget (the dynamic
+    /// threshold by which switches share a buffer: Choudhury and Hahne, 1998).
+    pub fn valve(&self, total: Load, own: Load, common: Common) -> Valve {
+        let reserved = self.reserved(common.partitions);
+        let free = self.high.part(1, 2).beyond(common.used);
+        let mut most = free.part(2, 1);
+        most.add(reserved);
+        let mut few = free;
+        few.add(reserved.part(3, 4));
+        if total.exceeds(self.high) || own.exceeds(most) {
             Valve::Hold
-        } else if !total.exceeds(self.low) && !own.exceeds(share(self.low)) {
+        } else if !total.exceeds(self.low) && (own == Load::default() || !own.exceeds(few)) {
             Valve::Release
         } else {
             Valve::Keep
         }
     }
+
+    fn reserved(&self, partitions: usize) -> Load {
+        self.high.part(1, 2 * partitions.max(1)).at_least_one()
+    }
+}
+
+/// What is in use of the half of a budget that all partitions share.
+#[derive(Clone, Copy, Debug)]
+pub struct Common {
+    used: Load,
+    partitions: usize,
 }
 
 #[cfg(test)]
@@ -99,6 +167,7 @@ mod tests {
         }
     }
 
+    /// 600 events, of which 300 are common.
     fn budget() -> Budget {
         Budget::new(InFlight {
             max_events: 800,
@@ -106,19 +175,43 @@ mod tests {
         })
     }
 
-    #[test]
-    fn a_full_budget_holds_everyone_and_an_empty_one_releases() {
-        assert_eq!(budget().valve(load(600), load(0), 4), Valve::Hold);
-        assert_eq!(budget().valve(load(500), load(0), 4), Valve::Keep);
-        assert_eq!(budget().valve(load(399), load(0), 4), Valve::Release);
+    /// The valve of the first of some partitions.
+    fn valve(loads: &[usize]) -> Valve {
+        let budget = budget();
+        let common = budget.common(loads.iter().map(|events| load(*events)));
+        budget.valve(load(loads.iter().sum()), load(loads[0]), common)
     }
 
-    /// Without a share of its own a stuck partition would fill the budget and stop all others.
     #[test]
-    fn a_partition_stops_at_its_share() {
-        assert_eq!(budget().valve(load(150), load(150), 4), Valve::Hold);
-        assert_eq!(budget().valve(load(150), load(0), 4), Valve::Release);
-        assert_eq!(budget().valve(load(150), load(150), 1), Valve::Release);
+    fn a_full_budget_holds_everyone_and_a_lower_one_releases() {
+        assert_eq!(valve(&[0, 600]), Valve::Hold);
+        assert_eq!(valve(&[0, 550]), Valve::Keep);
+        assert_eq!(valve(&[0, 499]), Valve::Release);
+    }
+
+    #[test]
+    fn a_partition_alone_has_most_of_the_budget() {
+        assert_eq!(valve(&[499]), Valve::Keep);
+        assert_eq!(valve(&[500]), Valve::Hold);
+        assert_eq!(valve(&[350]), Valve::Release);
+    }
+
+    /// Without a reserve stuck partitions would fill the budget and stop the one that is not.
+    #[test]
+    fn something_is_left_for_the_last_of_many() {
+        let mut loads = [0; 20];
+        for stuck in 1..20 {
+            loop {
+                let mut order = loads;
+                order.swap(0, stuck);
+                if valve(&order) == Valve::Hold {
+                    break;
+                }
+                loads[stuck] += 1;
+            }
+            assert!(loads[stuck] > 0, "nothing was left for {stuck}");
+        }
+        assert_ne!(valve(&loads), Valve::Hold);
     }
 
     #[test]
@@ -127,12 +220,22 @@ mod tests {
             events: 1,
             bytes: 6_000,
         };
-        assert_eq!(budget().valve(heavy, heavy, 1), Valve::Hold);
+        let common = budget().common(std::iter::once(heavy));
+        assert_eq!(budget().valve(heavy, heavy, common), Valve::Hold);
     }
 
-    /// A share of nothing would hold 500 partitions for ever.
+    /// A partition without events that stays held would stay so for ever.
     #[test]
-    fn many_partitions_still_have_a_share() {
-        assert_eq!(budget().valve(load(0), load(0), 10_000), Valve::Release);
+    fn with_the_smallest_budget_one_event_goes_at_a_time() {
+        let least = Budget::new(InFlight {
+            max_events: 1,
+            max_bytes: 1,
+        });
+        let valve = |own| {
+            let common = least.common(std::iter::once(load(own)));
+            least.valve(load(own), load(own), common)
+        };
+        assert_eq!(valve(0), Valve::Release);
+        assert_eq!(valve(1), Valve::Hold);
     }
 }

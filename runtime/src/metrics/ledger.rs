@@ -155,8 +155,8 @@ impl Ledger {
     }
 
     /// Events became dead letters.
-    pub fn dead_lettered(&mut self, reason: Reason) {
-        *self.dead_letters.entry(reason).or_default() += 1;
+    pub fn dead_lettered(&mut self, reason: Reason, events: u64) {
+        *self.dead_letters.entry(reason).or_default() += events;
     }
 
     /// How many dead letters there were.

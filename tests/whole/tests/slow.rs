@@ -6,7 +6,7 @@ use millstream_test_support::wait::{Deadline, step};
 use millstream_whole_tests::setting;
 
 /// Events that wait.
-const EVENTS: usize = 300_000;
+const EVENTS: usize = 1_000_000;
 /// What the consumer may hold.
 const IN_FLIGHT_EVENTS: u64 = 5_000;
 const IN_FLIGHT_BYTES: u64 = 4 << 20;
@@ -20,9 +20,9 @@ const PROGRAM: u64 = 64 << 20;
 const COPIES: u64 = 3;
 const BOUND: u64 = COPIES * IN_FLIGHT_BYTES + INSTANCES * INSTANCE_MEMORY + STORE + PROGRAM;
 /// Bytes that each event carries, so that holding all of them would not stay unnoticed.
-const PADDING: usize = 1_000;
+const PADDING: usize = 250;
 /// How long it is watched.
-const WATCHED: Duration = Duration::from_secs(15);
+const WATCHED: Duration = Duration::from_secs(12);
 
 /// A queue without a limit, a poll loop that the plugin holds up, or a health check on the threads
 /// of the data plane shows here.

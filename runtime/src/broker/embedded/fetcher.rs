@@ -66,7 +66,7 @@ impl Fetcher {
     /// Hands over events until the session is closed or the store fails.
     pub fn run(mut self) {
         if let Err(End::Failed(error)) = self.follow() {
-            self.session.push(SourceEvent::Failed(error));
+            self.session.outbox.push(SourceEvent::Failed(error));
         }
     }
 
@@ -142,11 +142,12 @@ impl Fetcher {
         if !gone.is_empty() {
             // The topic is gone already, so nobody is waited for.
             let (done, _) = oneshot::channel();
-            self.session.push(SourceEvent::Revoked {
-                partitions: gone,
+            let news = SourceEvent::Revoked {
+                partitions: gone.clone(),
                 lost: true,
                 done,
-            });
+            };
+            self.session.outbox.revoke(&gone, news);
         }
     }
 
@@ -217,7 +218,7 @@ impl Fetcher {
 
     fn take_up(&mut self, new: Vec<Arc<Partition>>, assignments: Vec<Assignment>) {
         let starts: Vec<_> = assignments.iter().map(|a| a.progress.next).collect();
-        self.session.push(SourceEvent::Assigned(assignments));
+        self.session.outbox.push(SourceEvent::Assigned(assignments));
         for (partition, next) in new.into_iter().zip(starts) {
             let key = (partition.topic_id, partition.place.partition);
             let cursor = Cursor {
@@ -236,16 +237,17 @@ impl Fetcher {
         let after = (Bound::Excluded(self.last_turn), Bound::Unbounded);
         let mut turns: Vec<_> = self.cursors.range(after).map(|(key, _)| *key).collect();
         turns.extend(self.cursors.range(..=self.last_turn).map(|(key, _)| *key));
+        let count = self.cursors.len();
         let mut more = false;
         for turn in turns {
             let Some(cursor) = self.cursors.get_mut(&turn) else {
                 continue;
             };
-            if cursor.halted || self.session.is_held(&cursor.partition.place) {
+            if cursor.halted || self.session.outbox.is_held(&cursor.partition.place) {
                 continue;
             }
-            let Some(limits) = self.session.room() else {
-                return false;
+            let Some(limits) = self.session.room(&cursor.partition.place, count) else {
+                continue;
             };
             if cursor.advance(&self.session, store, limits, rule) {
                 self.last_turn = turn;
@@ -268,7 +270,7 @@ impl Cursor {
         let changed = match reader::read(store, &self.partition, self.next, limits) {
             Ok(Found::Events { block, next }) => {
                 self.next = next;
-                session.push(SourceEvent::Block(block));
+                session.outbox.push(SourceEvent::Block(block));
                 true
             }
             Ok(Found::End) => false,
@@ -278,7 +280,7 @@ impl Cursor {
             }
             Err(error) => {
                 self.halted = true;
-                session.push(SourceEvent::Halted {
+                session.outbox.push(SourceEvent::Halted {
                     partition: self.partition.place.clone(),
                     reason: error.to_string(),
                 });
@@ -293,7 +295,7 @@ impl Cursor {
         let partition = self.partition.place.clone();
         match groups::after_loss(&self.partition, rule) {
             Some(to) => {
-                session.push(SourceEvent::Skipped {
+                session.outbox.push(SourceEvent::Skipped {
                     partition,
                     from: self.next,
                     to,
@@ -303,7 +305,9 @@ impl Cursor {
             None => {
                 self.halted = true;
                 let reason = lost_reason(&partition, self.next, &self.partition);
-                session.push(SourceEvent::Halted { partition, reason });
+                session
+                    .outbox
+                    .push(SourceEvent::Halted { partition, reason });
             }
         }
     }
@@ -312,7 +316,7 @@ impl Cursor {
         let at_end = !self.halted && self.next == self.partition.end();
         if at_end && self.caught_up != Some(self.next) {
             self.caught_up = Some(self.next);
-            session.push(SourceEvent::CaughtUp {
+            session.outbox.push(SourceEvent::CaughtUp {
                 partition: self.partition.place.clone(),
                 next: self.next,
             });

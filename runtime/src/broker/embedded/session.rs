@@ -1,155 +1,100 @@
 //! A consumer's session: what its fetching thread hands over, and the valve in between.
 //!
 //! ```text
-//! log writer ──wake──▶ fetcher thread ──blocks──▶ queue (bounded) ──next──▶ intake
+//! log writer ──wake──▶ fetcher thread ──blocks──▶ outbox (bounded) ──next──▶ intake
 //!                          ▲ hold, release, room        │
 //!                          └────────────────────────────┘
 //! ```
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::Notify;
+use parking_lot::Mutex;
 
 use super::Shared;
+use crate::broker::outbox::Outbox;
+use crate::broker::wake::Wake;
 use crate::broker::{Control, ReadLimits, Source, SourceEvent, Subscription};
+use crate::decide::admission::Load;
 use crate::event::TopicPartition;
 
 /// What one block holds at most: with more, a batch for a plugin leaves the processor's cache.
-const BLOCK_BYTES: usize = 512 * 1024;
-/// Events of one block at most.
-const BLOCK_EVENTS: usize = 4_096;
+const BLOCK: Load = Load {
+    events: 4_096,
+    bytes: 512 * 1024,
+};
+/// How long the fetcher sleeps at most; it is woken for everything that it acts upon.
+const SLEEP: Duration = Duration::from_secs(3_600);
 
 /// What the parts of a session share.
 pub struct SessionShared {
     pub group: Arc<str>,
-    fetch_events: usize,
-    fetch_bytes: usize,
-    state: Mutex<State>,
-    /// For the fetcher: something changed that it acts upon.
-    changed: Condvar,
-    /// For the source: something was queued.
-    queued: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<SourceEvent>,
-    queued_events: usize,
-    queued_bytes: usize,
-    held: HashSet<TopicPartition>,
-    assigned: Vec<TopicPartition>,
-    /// The fetcher has more to hand over and waits for room.
-    waits_for_room: bool,
-    changed: bool,
-    closed: bool,
+    pub outbox: Outbox,
+    /// The fetcher's.
+    wake: Arc<Wake>,
+    ahead: Load,
+    assigned: Mutex<Vec<TopicPartition>>,
+    closed: AtomicBool,
 }
 
 impl SessionShared {
     /// A session that hands over nothing yet.
     pub fn new(subscription: &Subscription) -> Self {
+        let ahead = Load {
+            events: subscription.fetch_events,
+            bytes: subscription.fetch_bytes,
+        };
+        let wake = Arc::new(Wake::default());
+        let wakes = wake.clone();
         Self {
             group: subscription.group.clone(),
-            fetch_events: subscription.fetch_events.max(1),
-            fetch_bytes: subscription.fetch_bytes.max(1),
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            queued: Notify::new(),
+            outbox: Outbox::new(ahead, move || wakes.notify()),
+            wake,
+            ahead,
+            assigned: Mutex::default(),
+            closed: AtomicBool::new(false),
         }
     }
 
     /// Lets the fetcher look again.
     pub fn wake(&self) {
-        self.state.lock().changed = true;
-        self.changed.notify_one();
+        self.wake.notify();
     }
 
     /// Ends the session; the fetcher hands over nothing more.
     pub fn close(&self) {
-        self.state.lock().closed = true;
-        self.changed.notify_one();
+        self.closed.store(true, Ordering::Release);
+        self.wake.notify();
     }
 
     /// Whether the session has ended.
     pub fn is_closed(&self) -> bool {
-        self.state.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
-    /// Waits until [`Self::wake`] was called since the last return; false once closed.
+    /// Waits until something changed since the last return; false once closed.
     pub fn wait(&self) -> bool {
-        let mut state = self.state.lock();
-        while !state.changed && !state.closed {
-            self.changed.wait(&mut state);
+        if !self.is_closed() {
+            self.wake.wait(SLEEP);
         }
-        state.changed = false;
-        !state.closed
+        !self.is_closed()
     }
 
-    /// Hands something over.
-    pub fn push(&self, event: SourceEvent) {
-        let mut state = self.state.lock();
-        if let SourceEvent::Block(block) = &event {
-            state.queued_events += block.len();
-            state.queued_bytes += block.bytes();
-        }
-        state.queue.push_back(event);
-        drop(state);
-        self.queued.notify_one();
-    }
-
-    /// Whether events of the partition may be handed over.
-    pub fn is_held(&self, partition: &TopicPartition) -> bool {
-        self.state.lock().held.contains(partition)
-    }
-
-    /// Says which partitions the session has; the valve of one that it lost is forgotten.
+    /// Says which partitions the session has.
     pub fn set_assigned(&self, assigned: Vec<TopicPartition>) {
-        let mut state = self.state.lock();
-        state.held.retain(|held| assigned.contains(held));
-        state.assigned = assigned;
+        *self.assigned.lock() = assigned;
     }
 
-    /// How large the next block may be; `None` while there is no room for one that is worth its
-    /// hand-over. The fetcher is woken when there is.
-    pub fn room(&self) -> Option<ReadLimits> {
-        let mut state = self.state.lock();
-        let most = ReadLimits {
-            events: BLOCK_EVENTS.min(self.fetch_events),
-            bytes: BLOCK_BYTES.min(self.fetch_bytes),
-        };
-        let left = ReadLimits {
-            events: self.fetch_events.saturating_sub(state.queued_events),
-            bytes: self.fetch_bytes.saturating_sub(state.queued_bytes),
-        };
-        let enough = left.events >= most.events.div_ceil(2) && left.bytes >= most.bytes.div_ceil(2);
-        state.waits_for_room = !enough && state.queued_events > 0;
-        if state.waits_for_room {
-            return None;
-        }
+    /// How large the next block of one of so many partitions may be; `None` while there is no room.
+    pub fn room(&self, partition: &TopicPartition, partitions: usize) -> Option<ReadLimits> {
+        let most = BLOCK.smaller(self.ahead.at_least_one());
+        let room = self.outbox.room(partition, partitions, most)?;
         Some(ReadLimits {
-            events: most.events.min(left.events.max(1)),
-            bytes: most.bytes.min(left.bytes.max(1)),
+            events: room.events,
+            bytes: room.bytes,
         })
-    }
-
-    /// Takes the oldest of what was handed over.
-    pub fn pop(&self) -> Option<SourceEvent> {
-        let mut state = self.state.lock();
-        let event = state.queue.pop_front()?;
-        if let SourceEvent::Block(block) = &event {
-            state.queued_events -= block.len();
-            state.queued_bytes -= block.bytes();
-            let half_empty = state.queued_events <= self.fetch_events / 2
-                && state.queued_bytes <= self.fetch_bytes / 2;
-            if state.waits_for_room && half_empty {
-                state.waits_for_room = false;
-                state.changed = true;
-                self.changed.notify_one();
-            }
-        }
-        Some(event)
     }
 }
 
@@ -161,14 +106,7 @@ pub struct EmbeddedSource {
 
 impl Source for EmbeddedSource {
     fn next(&mut self) -> BoxFuture<'_, SourceEvent> {
-        Box::pin(async move {
-            loop {
-                if let Some(event) = self.session.pop() {
-                    return event;
-                }
-                self.session.queued.notified().await;
-            }
-        })
+        Box::pin(self.session.outbox.next())
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
@@ -200,21 +138,16 @@ pub struct EmbeddedControl {
 
 impl Control for EmbeddedControl {
     fn hold(&self, partitions: &[TopicPartition]) {
-        let mut state = self.session.state.lock();
-        state.held.extend(partitions.iter().cloned());
+        self.session.outbox.hold(partitions);
     }
 
     fn release(&self, partitions: &[TopicPartition]) {
-        let mut state = self.session.state.lock();
-        for partition in partitions {
-            state.held.remove(partition);
-        }
-        state.changed = true;
-        self.session.changed.notify_one();
+        self.session.outbox.release(partitions);
+        self.session.wake();
     }
 
     fn ends(&self) -> Vec<(TopicPartition, u64)> {
-        let assigned = self.session.state.lock().assigned.clone();
+        let assigned = self.session.assigned.lock().clone();
         assigned
             .into_iter()
             .filter_map(|place| {
@@ -222,63 +155,5 @@ impl Control for EmbeddedControl {
                 Some((place, partition.end()))
             })
             .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{OnLostPosition, Start};
-    use crate::event::{BlockBuilder, NewEvent};
-
-    fn session(fetch_events: usize, fetch_bytes: usize) -> SessionShared {
-        SessionShared::new(&Subscription {
-            consumer: "c".into(),
-            group: "g".into(),
-            topics: Vec::new(),
-            excluded: Vec::new(),
-            start: Start::Beginning,
-            on_lost_position: OnLostPosition::Stop,
-            fetch_events,
-            fetch_bytes,
-        })
-    }
-
-    fn block(events: u64) -> SourceEvent {
-        let mut block = BlockBuilder::new(TopicPartition::new("t", 0), 0, 0);
-        for offset in 0..events {
-            block.push(NewEvent {
-                offset,
-                timestamp_ms: 0,
-                timestamp_of_broker: false,
-                key: None,
-                value: None,
-            });
-        }
-        SourceEvent::Block(Arc::new(block.build()))
-    }
-
-    /// Without the bound, a slow plugin would let its whole topic into memory.
-    #[test]
-    fn blocks_wait_for_room_and_the_fetcher_hears_of_it() {
-        let session = session(100, 1 << 20);
-        assert_eq!(session.room().map(|room| room.events), Some(100));
-        session.push(block(40));
-        assert_eq!(session.room().map(|room| room.events), Some(60));
-        session.push(block(60));
-        assert!(session.room().is_none());
-        assert!(session.pop().is_some());
-        assert!(!session.state.lock().changed, "still more than half full");
-        assert!(session.pop().is_some());
-        assert!(session.state.lock().changed);
-        assert_eq!(session.room().map(|room| room.events), Some(100));
-    }
-
-    /// An event larger than the whole budget is handed over alone, or it would never be.
-    #[test]
-    fn an_empty_queue_always_has_room() {
-        let session = session(1, 1);
-        let room = session.room().unwrap();
-        assert_eq!((room.events, room.bytes), (1, 1));
     }
 }

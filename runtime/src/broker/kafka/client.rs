@@ -11,6 +11,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::broker::Subscription;
 use crate::config;
 
+/// How long librdkafka's producer lingers where the user does not say: records are sent long before,
+/// by the waves of [`super::raw::Writer`].
+pub(super) const WAVES_LINGER_MS: &str = "20";
+
 /// What all clients of a broker are made from.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -50,9 +54,14 @@ impl Settings {
 
     /// A member of a group.
     pub(super) fn member(&self, subscription: &Subscription) -> ClientConfig {
-        // The other half of the budget is what was taken out and waits for the intake.
-        let events = (subscription.fetch_events / 2).clamp(1, 10_000_000);
-        let kibibytes = (subscription.fetch_bytes / 2048).clamp(64, 2_097_151);
+        // These hold for each partition; the poll thread sees to it that all together keep to the
+        // budget. They must not be small: a partition that has enough is left out of a fetch, which
+        // then waits at the broker for the others, and until its answer nothing more can be fetched.
+        let events = subscription
+            .fetch_events
+            .saturating_mul(4)
+            .clamp(1, 10_000_000);
+        let kibibytes = (subscription.fetch_bytes / 8 / 1024).clamp(64, 2_097_151);
         // What one partition brings in one response; a larger record still comes, alone.
         let partition_bytes = (subscription.fetch_bytes / 4).clamp(16 * 1024, 1024 * 1024);
         let fetch_bytes = subscription
@@ -103,8 +112,7 @@ impl Settings {
             .with_defaults(&[
                 // librdkafka's own is CRC32: keys would land elsewhere than a Java producer's.
                 ("partitioner", "murmur2_random"),
-                // At a high rate batches fill by themselves; at a low one lingering only delays.
-                ("linger.ms", "0.5"),
+                ("linger.ms", WAVES_LINGER_MS),
                 ("queue.buffering.max.kbytes", "65536"),
                 ("queue.buffering.max.messages", "100000"),
             ])
@@ -126,6 +134,8 @@ impl Settings {
             // librdkafka waits a second before it fetches again once a queue was full.
             ("fetch.queue.backoff.ms", "5"),
             ("fetch.error.backoff.ms", "100"),
+            // What a partition that could go on waits at most for others that have nothing.
+            ("fetch.wait.max.ms", "50"),
         ]);
         settings
             .base

@@ -10,9 +10,9 @@ use rdkafka::types::RDKafkaType;
 
 use super::client::{Listener, Reach, Settings};
 use super::errors::broker_error;
-use super::wake::Wake;
 use super::{no_thread, raw};
 use crate::broker::BrokerError;
+use crate::broker::wake::Wake;
 
 /// How often a cluster that answered is asked again.
 const PERIOD: Duration = Duration::from_secs(5);

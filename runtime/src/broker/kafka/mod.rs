@@ -8,13 +8,13 @@
 //! ```
 //! No call that can block runs on an async worker; librdkafka is named nowhere else.
 
+mod bell;
 mod client;
 mod commit;
 mod errors;
 mod first_start;
 mod health;
 mod member;
-mod outbox;
 mod partitions;
 mod poll_thread;
 mod positions;
@@ -25,7 +25,6 @@ mod reader;
 mod rebalance;
 mod source;
 mod topics;
-mod wake;
 mod watch;
 
 use std::sync::Arc;
@@ -34,18 +33,19 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use rdkafka::error::KafkaError;
 
+use super::outbox::Outbox;
+use super::wake::Wake;
 use super::{Broker, BrokerError, Session, Subscription, Topics};
 use crate::config;
+use crate::decide::admission::Load;
 use client::{Listener, Reach, Settings};
 use errors::broker_error;
 use health::Health;
 use member::{Member, MemberContext};
-use outbox::Outbox;
 use poll_thread::PollThread;
 use producer::{Order, Producer};
 use source::{Ends, KafkaControl, KafkaSink, KafkaSource, Mailbox};
 use topics::KafkaTopics;
-use wake::Wake;
 
 /// A Kafka cluster.
 pub struct KafkaBroker {
@@ -101,11 +101,12 @@ impl Broker for KafkaBroker {
             .map_err(|error: KafkaError| broker_error("the Kafka consumer", &error))?;
         let member = Arc::new(member);
         let wake = Arc::new(Wake::default());
-        let outbox = Arc::new(Outbox::new(
-            wake.clone(),
-            subscription.fetch_events / 2,
-            subscription.fetch_bytes / 2,
-        ));
+        let ahead = Load {
+            events: subscription.fetch_events,
+            bytes: subscription.fetch_bytes,
+        };
+        let wakes = wake.clone();
+        let outbox = Arc::new(Outbox::new(ahead, move || wakes.notify()));
         let mailbox = Arc::new(Mailbox::new(wake.clone()));
         let ends = Arc::new(Ends::new(member.clone()));
         let producer = Producer::start(
@@ -130,10 +131,11 @@ impl Broker for KafkaBroker {
             .map_err(no_thread)?;
         Ok(Session {
             source: Box::new(KafkaSource {
-                outbox,
+                outbox: outbox.clone(),
                 mailbox: mailbox.clone(),
             }),
             control: Arc::new(KafkaControl {
+                outbox,
                 mailbox: mailbox.clone(),
                 ends,
             }),

@@ -1,23 +1,31 @@
-//! The partitions that this member owns: their queues, valves and the blocks behind closed ones.
+//! The partitions that this member owns, each with its queue and its valve.
 //!
 //! ```text
-//! partition queue ──forward──▶ data queue ──▶ blocks ──▶ outbox
-//!        ╳ held: kept here                      └─ held: stash ──release──▶ outbox
+//! partition queue ──▶ batch ──▶ blocks ──▶ outbox
+//!      ╳ held: stays here
 //! ```
+//! No queue is sent on to a common one. librdkafka fetches for a partition while its queue is short,
+//! and the length of a common queue would stand for all: one full partition would starve the others.
+//! A held partition, too, keeps what it fetched in its own queue and nowhere else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::Arc;
 
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Duration, Instant};
 
+use super::bell::Bell;
 use super::raw::{MessageBatch, Queue};
 use crate::event::{Block, BlockBuilder, NewEvent, TopicPartition};
 
 /// A batch that is a whole block crosses the wall as it lies, so a block is no larger than one.
-const BLOCK_EVENTS: usize = 256;
+pub(super) const BLOCK_EVENTS: usize = 256;
 const BLOCK_BYTES: usize = 1 << 20;
+
+/// What an event is taken to weigh before the first was seen: rather too much, so that the first
+/// batch of a partition with large events does not fill the memory.
+const FIRST_EVENT_BYTES: usize = 32 * 1024;
 
 /// How long a partition is held before it is paused in librdkafka, which throws away what was
 /// fetched for it.
@@ -26,12 +34,16 @@ pub(super) const PAUSE_AFTER: Duration = Duration::from_secs(1);
 /// A partition that is ours.
 pub(super) struct Owned {
     pub(super) queue: Queue,
+    /// Rings when the queue is empty no more.
+    pub(super) bell: Arc<Bell>,
+    /// What an event weighed when some were taken last.
+    pub(super) event_bytes: usize,
     /// One past the last event handed over.
     pub(super) next: u64,
     pub(super) end: Arc<End>,
     pub(super) valve: Valve,
-    /// What was fetched and drained before the valve closed, oldest first.
-    pub(super) stash: VecDeque<Arc<Block>>,
+    /// Not fetched for a while, though its valve is open: all partitions together held too much.
+    pub(super) crowded_out: bool,
     /// librdkafka's own position cannot be trusted before the next message: it counts an error
     /// that it reports as if it were an event.
     pub(super) doubtful: bool,
@@ -80,13 +92,18 @@ pub(super) enum Valve {
 
 impl Owned {
     /// A partition that starts at `next`, its valve open.
-    pub(super) fn new(queue: Queue, next: u64, end: Arc<End>) -> Self {
+    pub(super) fn new(mut queue: Queue, bell: Bell, next: u64, end: Arc<End>) -> Self {
+        let bell = Arc::new(bell);
+        queue.stand_alone();
+        queue.rings(bell.clone());
         Self {
             queue,
+            bell,
+            event_bytes: FIRST_EVENT_BYTES,
             next,
             end,
             valve: Valve::Open,
-            stash: VecDeque::new(),
+            crowded_out: false,
             doubtful: false,
             astray: false,
             halted: false,
@@ -94,87 +111,49 @@ impl Owned {
         }
     }
 
-    /// Whether what is fetched goes to the data queue.
+    /// About how many bytes were fetched and not handed over.
+    pub(super) fn fetched_bytes(&self) -> usize {
+        self.queue.len().saturating_mul(self.event_bytes)
+    }
+
+    /// Whether what is fetched is handed over.
     pub(super) fn flows(&self) -> bool {
         self.valve == Valve::Open && !self.halted && !self.leaving
     }
 }
 
 /// All partitions that are ours.
-pub(super) type Partitions = HashMap<TopicPartition, Owned>;
+pub(super) type Partitions = BTreeMap<TopicPartition, Owned>;
 
-/// Messages of one partition within a batch.
-struct Group {
-    topic_identity: usize,
-    partition: i32,
-    source: TopicPartition,
-    indexes: Vec<u32>,
-}
-
-/// What a batch held.
+/// What was taken from a partition's queue.
 #[derive(Default)]
-pub(super) struct Sorted {
-    /// Blocks of partitions whose valve is open, each partition's in order.
+pub(super) struct Taken {
+    /// In order.
     pub(super) blocks: Vec<Arc<Block>>,
-    /// Partitions that reported an error, and are taken up anew where they were.
-    pub(super) lost: Vec<TopicPartition>,
-    /// Errors of partitions, for the log.
-    pub(super) errors: Vec<(TopicPartition, RDKafkaErrorCode)>,
+    /// It reported an error (told where it is not known from the bounds anyway), and is to be taken
+    /// up anew where it was.
+    pub(super) lost: bool,
+    pub(super) error: Option<RDKafkaErrorCode>,
 }
 
-/// Copies the messages into blocks, one copy each, and sorts out what stands between them. What
-/// belongs to partitions that are not ours is left out.
-pub(super) fn sort(batch: &MessageBatch, partitions: &mut Partitions) -> Sorted {
-    let mut sorted = Sorted::default();
-    let mut groups: Vec<Group> = Vec::new();
-    let mut last = 0;
-    for (index, message) in batch.iter().enumerate() {
-        let (identity, partition) = (message.topic_identity(), message.partition());
-        let fits = |group: &Group| group.topic_identity == identity && group.partition == partition;
-        // Messages come in runs of one partition.
-        let known = match groups.get(last) {
-            Some(group) if fits(group) => Some(last),
-            _ => groups.iter().position(fits),
-        };
-        last = known.unwrap_or_else(|| {
-            let number = u32::try_from(partition).unwrap_or(u32::MAX);
-            groups.push(Group {
-                topic_identity: identity,
-                partition,
-                source: TopicPartition::new(message.topic(), number),
-                indexes: Vec::new(),
-            });
-            groups.len() - 1
-        });
-        groups[last].indexes.push(index as u32);
+/// Copies the messages into blocks, one copy each, and sorts out what stands between them.
+pub(super) fn copy(batch: &MessageBatch, source: &TopicPartition, owned: &mut Owned) -> Taken {
+    let mut taken = Taken::default();
+    if !owned.flows() || owned.astray {
+        return taken;
     }
-    for group in &groups {
-        if let Some(owned) = partitions.get_mut(&group.source)
-            && !owned.leaving
-            && !owned.halted
-            && !owned.astray
-        {
-            copy(batch, group, owned, &mut sorted);
-        }
-    }
-    sorted
-}
-
-fn copy(batch: &MessageBatch, group: &Group, owned: &mut Owned, sorted: &mut Sorted) {
     let mut blocks = Blocks {
-        source: &group.source,
+        source,
         open: None,
-        left: group.indexes.len(),
+        left: batch.len(),
     };
-    let mut finished: Vec<Arc<Block>> = Vec::new();
-    for &index in &group.indexes {
-        let message = batch.get(index as usize);
+    for message in batch.iter() {
         blocks.left -= 1;
         if let Some(code) = message.error() {
             owned.doubtful = true;
-            sorted.lost.push(group.source.clone());
+            taken.lost = true;
             if code != RDKafkaErrorCode::AutoOffsetReset {
-                sorted.errors.push((group.source.clone(), code));
+                taken.error = Some(code);
             }
             continue;
         }
@@ -195,16 +174,17 @@ fn copy(batch: &MessageBatch, group: &Group, owned: &mut Owned, sorted: &mut Sor
             key: message.key(),
             value: message.value(),
         };
-        let builder = blocks.room_for(&event, &mut finished);
+        let builder = blocks.room_for(&event, &mut taken.blocks);
         builder.push(event);
         message.headers(|name, value| builder.push_header(name, value));
     }
-    blocks.close(&mut finished);
-    if owned.flows() {
-        sorted.blocks.append(&mut finished);
-    } else {
-        owned.stash.extend(finished);
+    blocks.close(&mut taken.blocks);
+    let events: usize = taken.blocks.iter().map(|block| block.len()).sum();
+    if events > 0 {
+        let bytes: usize = taken.blocks.iter().map(|block| block.bytes()).sum();
+        owned.event_bytes = (bytes / events).max(1);
     }
+    taken
 }
 
 /// Cuts a run of messages into blocks.

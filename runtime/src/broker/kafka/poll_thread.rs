@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! main queue ─▶ demands of the group ─▶ rebalance ─▶ outbox (Assigned, Revoked)
-//! data queue ─▶ batch ─▶ blocks ────────────────────▶ outbox (Block, CaughtUp), while it has room
+//! partition queues ─▶ batch ─▶ blocks ──────────────▶ outbox (Block, CaughtUp), while it has room
 //! commit queue ─▶ reports ─▶ callers          mailbox ─▶ hold, release, commit, close
 //! ```
-//! All of them wake it; without a wake-up it looks around every [`TICK`].
+//! All of them wake it; without a wake-up it looks around every [`TICK`]. Partitions take turns, a
+//! batch at a time, so that a long queue does not hold the others up.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +17,20 @@ use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::bell::Bell;
 use super::commit::Committer;
 use super::errors::{code_error, refuses_membership};
 use super::first_start::{self, Found};
 use super::member::{Member, keep, list_of, partitions_of};
-use super::outbox::Outbox;
-use super::partitions::{self, Owned, PAUSE_AFTER, Partitions, Valve};
+use super::partitions::{self, BLOCK_EVENTS, Owned, PAUSE_AFTER, Partitions, Valve};
 use super::raw::{self, MessageBatch, Queue};
 use super::rebalance::Turn;
 use super::source::{Command, Ends, Mailbox};
-use super::wake::Wake;
 use super::watch::{self, Watcher};
+use crate::broker::outbox::Outbox;
+use crate::broker::wake::Wake;
 use crate::broker::{BrokerError, SourceEvent, Subscription};
+use crate::decide::admission::Load;
 use crate::event::TopicPartition;
 
 /// How long the thread sleeps at most.
@@ -35,8 +39,8 @@ const TICK: Duration = Duration::from_millis(250);
 const REVOKE_TICK: Duration = Duration::from_millis(5);
 /// How long a request to the broker may hold the thread up.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(3);
-/// Messages taken at once.
-const BATCH: usize = 2048;
+/// Messages taken at once: a batch of one partition.
+const BATCH: usize = 2 * BLOCK_EVENTS;
 /// Events of the main queue served in one go.
 const MAIN_EVENTS: usize = 256;
 
@@ -44,16 +48,17 @@ const MAIN_EVENTS: usize = 256;
 pub(super) struct PollThread {
     // Queues stand before the member: they go first.
     pub(super) partitions: Partitions,
-    pub(super) data: Queue,
     commits: Queue,
     main: Queue,
     batch: MessageBatch,
+    /// Whose turn it is to hand over.
+    turn_of: Option<TopicPartition>,
     pub(super) member: Arc<Member>,
     pub(super) subscription: Arc<Subscription>,
     pub(super) outbox: Arc<Outbox>,
     mailbox: Arc<Mailbox>,
     pub(super) ends: Arc<Ends>,
-    wake: Arc<Wake>,
+    pub(super) wake: Arc<Wake>,
     pub(super) committer: Committer,
     pub(super) turn: Option<Turn>,
     /// Partitions to take up anew, since the broker no longer has their position.
@@ -76,19 +81,18 @@ impl PollThread {
         wake: Arc<Wake>,
     ) -> Option<Self> {
         let client = member.client();
-        let mut data = Queue::new(client, keep(&member))?;
         let mut commits = Queue::new(client, keep(&member))?;
         let mut main = Queue::of_consumer(client, keep(&member))?;
-        for queue in [&mut data, &mut commits, &mut main] {
-            queue.wakes(wake.clone());
+        for queue in [&mut commits, &mut main] {
+            queue.rings(Arc::new(Bell::new(wake.clone())));
         }
         let now = Instant::now();
         Some(Self {
             partitions: Partitions::new(),
-            data,
             commits,
             main,
             batch: MessageBatch::new(BATCH),
+            turn_of: None,
             member,
             subscription,
             outbox,
@@ -233,13 +237,12 @@ impl PollThread {
                 && owned.valve == Valve::Open
             {
                 owned.valve = Valve::Held(now);
-                owned.queue.forward(None);
             }
         }
     }
 
-    /// The valve opens: first what was drained before it closed, then what was fetched since. A
-    /// paused partition is fetched again right after the last event that was drained.
+    /// The valve opens for what was fetched meanwhile. A paused partition is fetched again right
+    /// after the last event that was handed over.
     fn release(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             let Some(owned) = self.partitions.get_mut(partition) else {
@@ -249,12 +252,10 @@ impl PollThread {
             if was == Valve::Open || !owned.flows() {
                 continue;
             }
-            self.outbox
-                .push_all(owned.stash.drain(..).map(SourceEvent::Block));
             if was == Valve::Paused {
                 resume(&self.member, partition);
             }
-            owned.queue.forward(Some(&self.data));
+            owned.bell.keep();
         }
     }
 
@@ -267,7 +268,7 @@ impl PollThread {
             let problem = match self.member.poll(Duration::ZERO) {
                 None => continue,
                 Some(Ok(message)) => {
-                    // Never seen: each partition's queue is forwarded before it is assigned. If it
+                    // Never seen: each partition's queue stands alone before it is assigned. If it
                     // does happen, the message is fetched again rather than lost.
                     use rdkafka::Message;
                     let number = u32::try_from(message.partition()).unwrap_or(u32::MAX);
@@ -314,50 +315,105 @@ impl PollThread {
         }
     }
 
-    /// Takes what was fetched, as far as there is room; whether more is likely to wait.
+    /// Takes what was fetched, as far as there is room; whether more is likely to wait. Goes round
+    /// once, from where it stopped last.
     fn fetch(&mut self) -> bool {
-        let limit = self.outbox.room().min(BATCH);
-        if limit == 0 {
-            return false;
+        let first = self.turn_of.take();
+        let (later, earlier) = match &first {
+            Some(first) => (
+                (Bound::Included(first), Bound::Unbounded),
+                Some((Bound::Unbounded, Bound::Excluded(first))),
+            ),
+            None => ((Bound::Unbounded, Bound::Unbounded), None),
+        };
+        let count = self.partitions.len();
+        let most = Load {
+            events: BATCH,
+            bytes: usize::MAX,
+        };
+        let mut first_left_out = None;
+        let mut more = false;
+        for range in std::iter::once(later).chain(earlier) {
+            for (partition, owned) in self.partitions.range_mut::<TopicPartition, _>(range) {
+                if !owned.flows() || !owned.bell.answer() {
+                    continue;
+                }
+                let Some(room) = self.outbox.room(partition, count, most) else {
+                    owned.bell.keep();
+                    first_left_out.get_or_insert_with(|| partition.clone());
+                    continue;
+                };
+                let limit = room.events.min(room.bytes.div_ceil(owned.event_bytes));
+                owned.queue.take(&mut self.batch, limit, 0);
+                if self.batch.len() == limit {
+                    owned.bell.keep();
+                    more = true;
+                }
+                if self.batch.len() == 0 {
+                    continue;
+                }
+                let taken = partitions::copy(&self.batch, partition, owned);
+                self.batch.clear();
+                if taken.lost {
+                    self.lost.push(partition.clone());
+                }
+                if let Some(code) = taken.error {
+                    tracing::warn!(%partition, "fetching: {code}");
+                }
+                let blocks = taken.blocks.into_iter().map(SourceEvent::Block);
+                self.outbox.push_all(blocks);
+            }
         }
-        self.data.take(&mut self.batch, limit, 0);
-        if self.batch.len() == 0 {
-            return false;
-        }
-        let full = self.batch.len() == limit;
-        let sorted = partitions::sort(&self.batch, &mut self.partitions);
-        self.batch.clear();
-        self.lost.extend(sorted.lost);
-        for (partition, code) in sorted.errors {
-            tracing::warn!(%partition, "fetching: {code}");
-        }
-        let blocks = sorted.blocks.into_iter().map(SourceEvent::Block);
-        self.outbox.push_all(blocks);
-        full
+        self.turn_of = first_left_out;
+        more
     }
 
     fn tick(&mut self, now: Instant) {
-        let mut kept = 0;
-        for owned in self.partitions.values() {
-            if !owned.flows() && matches!(owned.valve, Valve::Held(_)) {
-                kept += owned.queue.len();
+        self.tell_caught_up();
+        for owned in self.partitions.values_mut().filter(|owned| owned.flows()) {
+            // Nothing is known to send a queue on or to miss its bell, but a partition that stayed
+            // silent for ever would be found by nobody.
+            owned.queue.stand_alone();
+            owned.bell.keep();
+        }
+        self.relieve(now);
+    }
+
+    /// Sees to it that what all partitions fetched ahead stays near the budget, which librdkafka
+    /// keeps for each alone: those that are held go first, then those with most.
+    fn relieve(&mut self, now: Instant) {
+        let limit = self.subscription.fetch_bytes;
+        let mut fetched: usize = self.partitions.values().map(Owned::fetched_bytes).sum();
+        for (partition, owned) in &mut self.partitions {
+            if let Valve::Held(since) = owned.valve
+                && (fetched > limit || now.duration_since(since) >= PAUSE_AFTER)
+            {
+                fetched = fetched.saturating_sub(owned.fetched_bytes());
+                owned.valve = Valve::Paused;
+                owned.crowded_out = false;
+                pause(&self.member, partition);
             }
         }
-        // Many held partitions together may not keep more than the budget either.
-        let crowded = kept > self.subscription.fetch_events;
-        self.tell_caught_up();
-        for (partition, owned) in &mut self.partitions {
-            if owned.flows() {
-                // Stopping a fetch, which librdkafka does in its own time, takes the forwarding
-                // away. A partition that came back at once would then stay silent for ever.
-                if let Some(queue) = queue_of(&self.member, partition) {
-                    queue.forward(Some(&self.data));
-                    owned.queue = queue;
+        let mut fullest: Vec<_> = self
+            .partitions
+            .iter_mut()
+            .filter(|(_, owned)| owned.flows())
+            .collect();
+        if fetched <= limit {
+            for (partition, owned) in fullest {
+                if std::mem::take(&mut owned.crowded_out) {
+                    resume(&self.member, partition);
                 }
-            } else if let Valve::Held(since) = owned.valve
-                && (crowded || now.duration_since(since) >= PAUSE_AFTER)
-            {
-                owned.valve = Valve::Paused;
+            }
+            return;
+        }
+        fullest.sort_by_cached_key(|(_, owned)| std::cmp::Reverse(owned.fetched_bytes()));
+        for (partition, owned) in fullest {
+            if fetched <= 2 * limit {
+                return;
+            }
+            if !std::mem::replace(&mut owned.crowded_out, true) {
+                fetched = fetched.saturating_sub(owned.fetched_bytes());
                 pause(&self.member, partition);
             }
         }
@@ -369,7 +425,7 @@ impl PollThread {
         let flowing = self
             .partitions
             .iter()
-            .filter(|(_, owned)| owned.flows() && !owned.doubtful && owned.stash.is_empty())
+            .filter(|(_, owned)| owned.flows() && !owned.doubtful)
             .map(|(partition, _)| partition);
         let list = list_of(flowing, |_| rdkafka::Offset::Invalid);
         if list.count() == 0 {
@@ -397,19 +453,15 @@ impl PollThread {
         self.ends.close();
         let Self {
             partitions,
-            data,
             commits,
             main,
             batch,
             member,
             ..
         } = self;
-        for owned in partitions.values() {
-            owned.queue.forward(None);
-        }
         drop(batch);
         drop(partitions);
-        drop((data, commits, main));
+        drop((commits, main));
         if let Ok(list) = member.assignment() {
             tracing::debug!(partitions = partitions_of(&list).len(), "leaving the group");
         }

@@ -19,11 +19,11 @@ use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use super::client::Listener;
+use super::client::{Listener, WAVES_LINGER_MS};
 use super::errors::{Fault, fault};
 use super::publication::{Gate, Key, Outcome, Publication};
 use super::raw::Writer;
-use super::wake::Wake;
+use crate::broker::wake::Wake;
 use crate::broker::{Place, PublishError};
 use crate::records::Records;
 
@@ -76,6 +76,7 @@ impl Producer {
         });
         let thread = ProducerThread {
             shared: shared.clone(),
+            in_waves: config.get("linger.ms") == Some(WAVES_LINGER_MS),
             config,
             listener,
             writer: None,
@@ -147,6 +148,7 @@ struct ProducerThread {
     shared: Arc<Shared>,
     config: ClientConfig,
     listener: Listener,
+    in_waves: bool,
     writer: Option<Writer>,
     /// In the order in which they were made.
     under_way: VecDeque<Publication>,
@@ -161,6 +163,9 @@ impl ProducerThread {
             self.take_deliveries();
             self.send();
             self.complete();
+            if let Some(writer) = &mut self.writer {
+                writer.send_wave();
+            }
             if closed {
                 // Callers that still wait hear of it when their publication is dropped.
                 return;
@@ -185,6 +190,7 @@ impl ProducerThread {
                 &self.config,
                 self.listener.clone(),
                 self.shared.wake.clone(),
+                self.in_waves,
             ) {
                 Ok(writer) => self.writer = Some(writer),
                 Err(error) => {
@@ -224,7 +230,9 @@ impl ProducerThread {
 
     /// Takes what became of records.
     fn take_deliveries(&mut self) {
-        let Some(writer) = &self.writer else { return };
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
         let (first, under_way) = (self.first, &mut self.under_way);
         let mut failed: Option<(usize, usize, RDKafkaErrorCode)> = None;
         writer.deliveries(|delivery| {

@@ -1,7 +1,7 @@
 //! Taking partitions up and giving them up, one demand of the group after another.
 //!
 //! ```text
-//! Assign ─▶ committed positions, bounds ─▶ forward, resume, assign at offsets ─▶ Assigned
+//! Assign ─▶ committed positions, bounds ─▶ resume, assign at offsets ─▶ Assigned
 //! Revoke ─▶ stop handing over ─▶ Revoked, wait for `done` and the commits ─▶ unassign
 //! ```
 
@@ -14,9 +14,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::bell::Bell;
 use super::first_start::Found;
 use super::member::{Demand, list_of, offset};
-use super::partitions::{End, Owned, Valve};
+use super::partitions::{End, Owned};
 use super::poll_thread::{PollThread, REQUEST_WAIT, ends_of, pause, queue_of, resume};
 use super::positions::{self, Bounds, Lost, Place, place};
 use crate::broker::{Assignment, SourceEvent};
@@ -79,8 +80,6 @@ impl PollThread {
                 for partition in &partitions {
                     if let Some(owned) = self.partitions.get_mut(partition) {
                         owned.leaving = true;
-                        owned.stash.clear();
-                        owned.queue.forward(None);
                         ours.push(partition.clone());
                     }
                 }
@@ -174,11 +173,10 @@ impl PollThread {
                 ));
             };
             let end = Arc::new(End::new(name, number, bounds.high));
-            let mut owned = Owned::new(queue, place.from, end);
+            let mut owned = Owned::new(queue, Bell::new(self.wake.clone()), place.from, end);
             match &place.lost {
                 Some(Lost::Halt(reason)) => {
                     owned.halted = true;
-                    owned.queue.forward(None);
                     pause(&self.member, &partition);
                     told.push(SourceEvent::Halted {
                         partition: partition.clone(),
@@ -186,9 +184,8 @@ impl PollThread {
                     });
                 }
                 lost => {
-                    // A pause outlives an assignment, and forwarding does not: both are set anew.
+                    // A pause outlives an assignment.
                     resume(&self.member, &partition);
-                    owned.queue.forward(Some(&self.data));
                     if lost.is_some() {
                         told.push(SourceEvent::Skipped {
                             partition: partition.clone(),
@@ -342,7 +339,6 @@ impl PollThread {
             owned.astray = false;
             if let Some(Lost::Halt(reason)) = place.lost {
                 owned.halted = true;
-                owned.queue.forward(None);
                 pause(&self.member, &partition);
                 self.outbox.push(SourceEvent::Halted { partition, reason });
                 continue;
@@ -358,9 +354,6 @@ impl PollThread {
                 self.retry_lost_at = Instant::now() + RETRY;
                 self.lost.push(partition);
                 continue;
-            }
-            if owned.valve == Valve::Open {
-                owned.queue.forward(Some(&self.data));
             }
             if place.lost.is_some() {
                 self.outbox.push(SourceEvent::Skipped {

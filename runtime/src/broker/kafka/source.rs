@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 
 use super::commit::Reply;
 use super::member::Member;
-use super::outbox::Outbox;
 use super::partitions::End;
 use super::producer::Producer;
 use super::raw;
-use super::wake::Wake;
+use crate::broker::outbox::Outbox;
+use crate::broker::wake::Wake;
 use crate::broker::{Commit, CommitError, Control, PublishError, Sink, Source, SourceEvent};
 use crate::event::TopicPartition;
 use crate::records::Records;
@@ -147,16 +147,19 @@ impl Drop for KafkaSource {
 
 /// The valves of a membership.
 pub(super) struct KafkaControl {
+    pub(super) outbox: Arc<Outbox>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) ends: Arc<Ends>,
 }
 
 impl Control for KafkaControl {
     fn hold(&self, partitions: &[TopicPartition]) {
+        self.outbox.hold(partitions);
         self.mailbox.send(Command::Hold(partitions.to_vec()));
     }
 
     fn release(&self, partitions: &[TopicPartition]) {
+        self.outbox.release(partitions);
         self.mailbox.send(Command::Release(partitions.to_vec()));
     }
 

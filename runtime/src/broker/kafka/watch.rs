@@ -15,8 +15,8 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::member::Member;
 use super::source::{Command, Mailbox};
-use super::wake::Wake;
 use crate::broker::Subscription;
+use crate::broker::wake::Wake;
 use crate::config::TopicPattern;
 
 /// Whether any entry of the subscription is a pattern.

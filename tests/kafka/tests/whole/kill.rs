@@ -13,7 +13,7 @@ use super::verify::{self, Expected};
 
 /// `in_flight.max_events` and `commit.max_events`: a runtime that is killed leaves to be repeated
 /// what was in flight, and what was settled since the last two commits began.
-const IN_FLIGHT: u64 = 10_000;
+const IN_FLIGHT: u64 = 4000;
 const COMMIT: u64 = 1000;
 
 /// So many events after more have come, a runtime is in the midst of its work.

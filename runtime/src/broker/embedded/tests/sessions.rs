@@ -207,7 +207,7 @@ async fn every_partition_has_its_turn() {
         let mut order = Vec::new();
         while order.len() < 9 {
             while fetcher.round(&store) {}
-            while let Some(event) = session.pop() {
+            while let Some(event) = session.outbox.take() {
                 if let SourceEvent::Block(block) = event {
                     order.push(block.source().partition);
                 }

@@ -98,28 +98,6 @@ impl<'a> Message<'a> {
         (code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| code.into())
     }
 
-    /// A number that is the same for messages of one topic within one batch.
-    pub(in crate::broker::kafka) fn topic_identity(&self) -> usize {
-        self.fields().rkt as usize
-    }
-
-    /// The topic's name; empty where librdkafka tells of none.
-    pub(in crate::broker::kafka) fn topic(&self) -> &'a str {
-        let topic = self.fields().rkt;
-        if topic.is_null() {
-            return "";
-        }
-        // SAFETY: the message holds a reference to its topic, whose name is a C string that lives
-        // as long as the topic, and the message outlives 'a.
-        let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(topic)) };
-        // Kafka's topic names are ASCII.
-        name.to_str().unwrap_or_default()
-    }
-
-    pub(in crate::broker::kafka) fn partition(&self) -> i32 {
-        self.fields().partition
-    }
-
     pub(in crate::broker::kafka) fn offset(&self) -> i64 {
         self.fields().offset
     }

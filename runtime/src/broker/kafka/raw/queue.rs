@@ -12,12 +12,12 @@ use rdkafka_sys as sys;
 
 use super::event::{self, CommitReport, Delivery};
 use super::message::MessageBatch;
-use crate::broker::kafka::wake::Wake;
+use crate::broker::kafka::bell::Bell;
 
 /// A queue of a client, which it keeps alive.
 pub(in crate::broker::kafka) struct Queue {
     raw: NonNull<sys::rd_kafka_queue_t>,
-    wake: Option<Arc<Wake>>,
+    bell: Option<Arc<Bell>>,
     /// Dropped after the queue was destroyed.
     _client: Arc<dyn Any + Send + Sync>,
 }
@@ -28,7 +28,7 @@ unsafe impl Send for Queue {}
 unsafe impl Sync for Queue {}
 
 impl Queue {
-    /// A queue of its own, to which others are forwarded or answers are sent.
+    /// A queue of its own, to which answers are sent.
     ///
     /// `keep` must own `client`; it keeps it alive.
     pub(in crate::broker::kafka) fn new<C: ClientContext>(
@@ -78,47 +78,47 @@ impl Queue {
     fn wrap(raw: *mut sys::rd_kafka_queue_t, keep: Arc<dyn Any + Send + Sync>) -> Option<Self> {
         Some(Self {
             raw: NonNull::new(raw)?,
-            wake: None,
+            bell: None,
             _client: keep,
         })
     }
 
-    /// Sends what comes to this queue on to `to`, what it holds first; `None` keeps it here.
-    pub(in crate::broker::kafka) fn forward(&self, to: Option<&Queue>) {
-        let to = to.map_or(ptr::null_mut(), |queue| queue.raw.as_ptr());
-        // SAFETY: both queues are valid; librdkafka counts its own reference to the target.
-        unsafe { sys::rd_kafka_queue_forward(self.raw.as_ptr(), to) };
+    /// Keeps what comes to this queue here, also when its partition is assigned, which would
+    /// else send it on to the consumer's queue.
+    pub(in crate::broker::kafka) fn stand_alone(&self) {
+        // SAFETY: the queue is valid; null is no target.
+        unsafe { sys::rd_kafka_queue_forward(self.raw.as_ptr(), ptr::null_mut()) };
     }
 
-    /// How many operations wait, those of the queue that it is forwarded to included.
+    /// How many operations wait.
     pub(in crate::broker::kafka) fn len(&self) -> usize {
         // SAFETY: the queue is valid.
         unsafe { sys::rd_kafka_queue_length(self.raw.as_ptr()) }
     }
 
-    /// Wakes `wake` whenever the queue was empty and is no more.
-    pub(in crate::broker::kafka) fn wakes(&mut self, wake: Arc<Wake>) {
-        self.sleep_on();
-        // SAFETY: the callback gets a pointer to a `Wake` that `self.wake` keeps alive until
-        // `sleep_on` has taken the callback away.
+    /// Rings `bell` whenever the queue was empty and is no more.
+    pub(in crate::broker::kafka) fn rings(&mut self, bell: Arc<Bell>) {
+        self.silence();
+        // SAFETY: the callback gets a pointer to a `Bell` that `self.bell` keeps alive until
+        // `silence` has taken the callback away.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(
                 self.raw.as_ptr(),
-                Some(notify),
-                Arc::as_ptr(&wake).cast_mut().cast(),
+                Some(ring),
+                Arc::as_ptr(&bell).cast_mut().cast(),
             );
         }
-        self.wake = Some(wake);
+        self.bell = Some(bell);
     }
 
-    fn sleep_on(&mut self) {
-        if let Some(wake) = self.wake.take() {
+    fn silence(&mut self) {
+        if let Some(bell) = self.bell.take() {
             // SAFETY: the queue is valid. librdkafka calls and replaces the callback under the
-            // queue's lock, so none runs once this returns and `wake` may go.
+            // queue's lock, so none runs once this returns and `bell` may go.
             unsafe {
                 sys::rd_kafka_queue_cb_event_enable(self.raw.as_ptr(), None, ptr::null_mut());
             }
-            drop(wake);
+            drop(bell);
         }
     }
 
@@ -159,7 +159,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.sleep_on();
+        self.silence();
         // SAFETY: the handle is ours and destroyed once; the client still lives, for `_client` is
         // dropped after this.
         unsafe { sys::rd_kafka_queue_destroy(self.raw.as_ptr()) };
@@ -167,11 +167,11 @@ impl Drop for Queue {
 }
 
 /// # Safety
-/// `wake` points to a live [`Wake`], as librdkafka got it from [`Queue::wakes`].
-unsafe extern "C" fn notify(_: *mut RDKafka, wake: *mut c_void) {
-    // SAFETY: `Queue::wakes` passed a pointer to a live `Wake`, see there.
-    let wake = unsafe { &*wake.cast_const().cast::<Wake>() };
-    wake.notify();
+/// `bell` points to a live [`Bell`], as librdkafka got it from [`Queue::rings`].
+unsafe extern "C" fn ring(_: *mut RDKafka, bell: *mut c_void) {
+    // SAFETY: `Queue::rings` passed a pointer to a live `Bell`, see there.
+    let bell = unsafe { &*bell.cast_const().cast::<Bell>() };
+    bell.ring();
 }
 
 /// A partition that is being read from an offset on, without a group. Stops when dropped.

@@ -1,4 +1,12 @@
 //! A producer at librdkafka's own level: a record costs one call and no allocation of ours.
+//!
+//! ```text
+//! produce ─▶ librdkafka's queues ──wave──▶ broker      the next wave gathers while this one is
+//!              ▲                    └ all that waits     under way, and goes when it is answered
+//! ```
+//! An idempotent librdkafka has one request under way a partition, and while records whose linger
+//! time is over wait behind it, its thread polls without a pause: half of all processor time. So the
+//! linger time is long, and it is said here when records go: at once where nothing is under way.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -14,22 +22,31 @@ use rdkafka_sys::rd_kafka_vtype_t as field;
 
 use super::event::Delivery;
 use super::queue::Queue;
+use crate::broker::kafka::bell::Bell;
 use crate::broker::kafka::client::Listener;
-use crate::broker::kafka::wake::Wake;
+use crate::broker::wake::Wake;
 use crate::records::RecordView;
 
 /// A producing client. Dropping it throws away what was not delivered, and can block for a while:
 /// drop it where that harms nobody.
 pub(in crate::broker::kafka) struct Writer {
     topics: HashMap<Arc<str>, Topic>,
+    /// The topic of the record before, which is mostly that of the next one.
+    last_topic: Option<(Arc<str>, NonNull<sys::rd_kafka_topic_t>)>,
     reports: Queue,
+    /// Whether waves are sent from here; else the user's linger time decides.
+    in_waves: bool,
+    /// Records handed over and not reported.
+    outstanding: usize,
+    /// How many of them are under way.
+    wave: usize,
     client: Arc<Client<Listener>>,
 }
 
 struct Topic(NonNull<sys::rd_kafka_topic_t>);
 
-// SAFETY: librdkafka's topic handles take calls from any thread.
-unsafe impl Send for Topic {}
+// SAFETY: librdkafka's handles, those of topics too, take calls from any thread.
+unsafe impl Send for Writer {}
 
 impl Drop for Topic {
     fn drop(&mut self) {
@@ -40,7 +57,8 @@ impl Drop for Topic {
 }
 
 impl Writer {
-    /// Makes the client; `wake` is woken when reports wait.
+    /// Makes the client; `wake` is woken when reports wait. `in_waves` has records sent by
+    /// [`Self::send_wave`].
     ///
     /// # Errors
     /// Where librdkafka does not take the configuration.
@@ -48,6 +66,7 @@ impl Writer {
         config: &ClientConfig,
         listener: Listener,
         wake: Arc<Wake>,
+        in_waves: bool,
     ) -> Result<Self, KafkaError> {
         let native = config.create_native_config()?;
         // SAFETY: the configuration is valid and not used by a client yet.
@@ -65,10 +84,14 @@ impl Writer {
         )?);
         let mut reports = Queue::main(&client, client.clone())
             .ok_or_else(|| KafkaError::ClientCreation("the client has no queue".into()))?;
-        reports.wakes(wake);
+        reports.rings(Arc::new(Bell::new(wake)));
         Ok(Self {
             topics: HashMap::new(),
+            last_topic: None,
             reports,
+            in_waves,
+            outstanding: 0,
+            wave: 0,
             client,
         })
     }
@@ -122,6 +145,7 @@ impl Writer {
         };
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             std::mem::forget(headers);
+            self.outstanding += 1;
             Ok(())
         } else {
             Err(code.into())
@@ -129,8 +153,26 @@ impl Writer {
     }
 
     /// Calls `each` for every record whose fate is known by now.
-    pub(in crate::broker::kafka) fn deliveries(&self, each: impl FnMut(Delivery<'_>)) {
-        self.reports.deliveries(&**self.client.context(), each);
+    pub(in crate::broker::kafka) fn deliveries(&mut self, mut each: impl FnMut(Delivery<'_>)) {
+        let mut reported = 0;
+        self.reports
+            .deliveries(&**self.client.context(), |delivery| {
+                reported += 1;
+                each(delivery);
+            });
+        self.outstanding = self.outstanding.saturating_sub(reported);
+        self.wave = self.wave.saturating_sub(reported);
+    }
+
+    /// Has all that waits sent, unless the last wave is still under way. Takes up to a millisecond.
+    pub(in crate::broker::kafka) fn send_wave(&mut self) {
+        if !self.in_waves || self.wave > 0 || self.outstanding == 0 {
+            return;
+        }
+        self.wave = self.outstanding;
+        // SAFETY: the client is valid. The call waits until everything is reported or the time is
+        // over; while it does, linger times count as over. That it ran out of time says nothing.
+        unsafe { sys::rd_kafka_flush(self.client.native_ptr(), 1) };
     }
 
     /// The first error after which this producer can do nothing more.
@@ -139,7 +181,13 @@ impl Writer {
     }
 
     fn topic(&mut self, name: &Arc<str>) -> Result<*mut sys::rd_kafka_topic_t, RDKafkaErrorCode> {
+        if let Some((last, topic)) = &self.last_topic
+            && Arc::ptr_eq(last, name)
+        {
+            return Ok(topic.as_ptr());
+        }
         if let Some(topic) = self.topics.get(name) {
+            self.last_topic = Some((name.clone(), topic.0));
             return Ok(topic.0.as_ptr());
         }
         let text = CString::new(&**name).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
@@ -164,6 +212,7 @@ impl Drop for Writer {
                 sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT,
             );
         }
+        self.last_topic = None;
         self.topics.clear();
         self.deliveries(|_| {});
     }

@@ -1,4 +1,4 @@
-//! What a thread of the adapter sleeps on: librdkafka's queues, commands and room all wake it.
+//! What a thread of an adapter sleeps on: whatever it has to act upon wakes it.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use parking_lot::{Condvar, Mutex};
 
 /// A flag that stays raised until the sleeper has seen it, so that no wake-up is ever lost.
 #[derive(Default)]
-pub(super) struct Wake {
+pub struct Wake {
     raised: Mutex<bool>,
     condition: Condvar,
 }
 
 impl Wake {
     /// Wakes the sleeper, or keeps it from falling asleep next time. Never blocks for long.
-    pub(super) fn notify(&self) {
+    pub fn notify(&self) {
         let mut raised = self.raised.lock();
         if !*raised {
             *raised = true;
@@ -22,7 +22,7 @@ impl Wake {
     }
 
     /// Sleeps until woken, at most for `timeout`.
-    pub(super) fn wait(&self, timeout: Duration) {
+    pub fn wait(&self, timeout: Duration) {
         let mut raised = self.raised.lock();
         if !*raised {
             self.condition.wait_for(&mut raised, timeout);
