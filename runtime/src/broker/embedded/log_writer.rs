@@ -13,10 +13,10 @@ use std::sync::Arc;
 use super::Shared;
 use super::catalog::{Partition, Topic, TopicRecord};
 use super::group_commit::Group;
-use super::queue::{Append, AppendError, AppendReply, Positions, Request};
+use super::queue::{Append, AppendError, AppendReply, Positions, Request, Transaction};
 use super::sink::Ticket;
 use super::store::{self, BatchKey, Store, broken};
-use crate::broker::{BrokerError, CommitError, Place};
+use crate::broker::{BrokerError, CommitError, Place, TransactError};
 use crate::clock;
 use crate::config::TopicSettings;
 use crate::event::TopicPartition;
@@ -39,6 +39,7 @@ pub struct LogWriter {
 enum Waiting {
     Append(AppendReply, Option<Ticket>, Vec<Place>),
     Positions(oneshot::Sender<Result<(), CommitError>>),
+    Transaction(oneshot::Sender<Result<(), TransactError>>),
 }
 
 /// Lets nobody wait for a writer that has ended, however it ended.
@@ -83,7 +84,7 @@ impl LogWriter {
 
     fn handle(&mut self, mut requests: Vec<Request>) {
         let alone = match requests.pop() {
-            Some(last @ (Request::Append(_) | Request::Commit(_))) => {
+            Some(last @ (Request::Append(_) | Request::Commit(_) | Request::Transact(_))) => {
                 requests.push(last);
                 return self.write_group(requests);
             }
@@ -110,7 +111,7 @@ impl LogWriter {
                 last,
                 reply,
             } => drop(reply.send(self.purge(topic, &keys, last))),
-            Request::Append(_) | Request::Commit(_) => {}
+            Request::Append(_) | Request::Commit(_) | Request::Transact(_) => {}
         }
     }
 
@@ -128,6 +129,9 @@ impl LogWriter {
             match request {
                 Request::Append(append) => waiting.extend(add(&mut group, append, &room)),
                 Request::Commit(positions) => waiting.extend(add_positions(&mut group, positions)),
+                Request::Transact(transaction) => {
+                    waiting.extend(add_transaction(&mut group, transaction, &room));
+                }
                 _ => {}
             }
         }
@@ -304,6 +308,30 @@ fn add_positions(group: &mut Group<'_>, positions: Positions) -> Option<Waiting>
     }
 }
 
+fn add_transaction(
+    group: &mut Group<'_>,
+    transaction: Transaction,
+    room: &Result<(), String>,
+) -> Option<Waiting> {
+    let Transaction {
+        records,
+        group: name,
+        commits,
+        reply,
+    } = transaction;
+    let added = match room {
+        Err(full) if !records.is_empty() => Err(TransactError::Aborted(full.clone())),
+        _ => group.transact(&records, &name, &commits),
+    };
+    match added {
+        Ok(()) => Some(Waiting::Transaction(reply)),
+        Err(error) => {
+            drop(reply.send(Err(error)));
+            None
+        }
+    }
+}
+
 impl AppendReply {
     /// The ticket fails before the answer is sent: the caller must not get ahead of it.
     fn fail(self, ticket: Option<&Ticket>, error: AppendError) {
@@ -328,6 +356,10 @@ impl Waiting {
             }
             (Self::Append(reply, ticket, _), Err(error)) => {
                 reply.fail(ticket.as_ref(), AppendError::Store(error.clone()));
+            }
+            (Self::Transaction(reply), Ok(())) => drop(reply.send(Ok(()))),
+            (Self::Transaction(reply), Err(error)) => {
+                drop(reply.send(Err(TransactError::Aborted(error.to_string()))));
             }
             (Self::Positions(reply), Ok(())) => drop(reply.send(Ok(()))),
             (Self::Positions(reply), Err(error)) => {
