@@ -18,8 +18,10 @@ PLUGINS := $(foreach manifest,$(PLUGIN_MANIFESTS),-p $(shell sed -n '/^name *=/{
 EVENTS ?= 2000000
 RUNS ?= 3
 RECORD ?=
+# Seeds of the simulation: `make sim SEEDS=100000`.
+SEEDS ?= 20000
 
-.PHONY: help setup plugins build run test lint bench clean
+.PHONY: help setup plugins build run test sim lint bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -54,6 +56,9 @@ lint: setup ## formatting, clippy for the host and for the plugins' target, depe
 test: lint plugins ## every test; those against a real Kafka where Java 17 and Maven are present
 	$(CARGO) build --workspace --bins --tests
 	MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test --workspace
+
+sim: setup ## more seeds of the simulation (SEEDS=)
+	SEEDS=$(SEEDS) $(CARGO) test -p millstream-sim --test seeds
 
 bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench

@@ -12,5 +12,6 @@ pub mod event;
 pub mod json_event;
 pub mod logging;
 pub mod metrics;
+pub mod mutation;
 pub mod plugin;
 pub mod records;

@@ -19,6 +19,7 @@ use crate::config::{Consumer, Delivery};
 use crate::decide::backoff::{self, Next};
 use crate::decide::verdict::{self, Said, Verdict};
 use crate::metrics::Outcome;
+use crate::mutation::{self, Mutation};
 use crate::plugin::CallError;
 use crate::records::Records;
 
@@ -217,13 +218,32 @@ pub fn call_failed(context: &Context<'_>, work: &Work, error: &CallError) -> Ans
         answer.failures.push((error.kind(), 1));
         return answer;
     }
-    if work.len() > 1 {
+    if work.len() > 1 && !mutation::is(Mutation::WholeBatchBlamed) {
         answer.fates = vec![Fate::Again; work.len()];
         return answer;
     }
-    let item = &work.items[0];
+    for index in 0..work.len() {
+        let fate = blame(context, &mut answer, work, index, error);
+        answer.fates.push(fate);
+    }
+    answer
+}
+
+/// What becomes of an event whose call failed.
+fn blame(
+    context: &Context<'_>,
+    answer: &mut Answer,
+    work: &Work,
+    index: usize,
+    error: &CallError,
+) -> Fate {
+    let item = &work.items[index];
     answer.failures.push((error.kind(), 1));
-    let fate = match context.after_failure(item, Duration::ZERO) {
+    let next = match mutation::is(Mutation::WholeBatchBlamed) {
+        true => Next::GiveUp,
+        false => context.after_failure(item, Duration::ZERO),
+    };
+    match next {
         Next::Again(after) => context.retry(item, after),
         Next::GiveUp => {
             let reason = match error {
@@ -239,11 +259,9 @@ pub fn call_failed(context: &Context<'_>, work: &Work, error: &CallError) -> Ans
                 attempts: item.attempt,
                 first_seen_ms: context.first_seen_ms(item),
             };
-            context.fail_for_good(&mut answer.records, work, 0, failure)
+            context.fail_for_good(&mut answer.records, work, index, failure)
         }
-    };
-    answer.fates.push(fate);
-    answer
+    }
 }
 
 /// Dead-letters the only event of `work` for a reason that no call is needed for.

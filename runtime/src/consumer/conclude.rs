@@ -21,6 +21,7 @@ use crate::clock;
 use crate::decide::admission::Load;
 use crate::decide::backoff;
 use crate::metrics::Outcome;
+use crate::mutation::{self, Mutation};
 use crate::plugin::StartError;
 use crate::records::Records;
 
@@ -80,7 +81,9 @@ impl Runner {
                 self.conclude(id.assignment, Some(id.slot), done.work, answer);
             }
         }
-        self.consider(id, now);
+        if !mutation::is(Mutation::LaneForgotten) {
+            self.consider(id, now);
+        }
     }
 
     fn count(
@@ -430,7 +433,9 @@ impl Runner {
                 bytes: work.block(&work.items[index]).event_cost(),
             });
         }
-        self.ledger.lock().settled(Outcome::Abandoned, load);
+        if !mutation::is(Mutation::PermitLost) {
+            self.ledger.lock().settled(Outcome::Abandoned, load);
+        }
         if let Some(partition) = assignment.and_then(|id| self.partitions.get_mut(&id)) {
             partition.load.remove(load);
         }

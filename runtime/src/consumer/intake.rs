@@ -19,6 +19,7 @@ use crate::decide::admission::{Load, Valve};
 use crate::decide::routing;
 use crate::event::{Block, EventView, TopicPartition};
 use crate::metrics::Outcome;
+use crate::mutation::{self, Mutation};
 
 /// How long a revocation may wait for the units and positions of its partitions: well below the
 /// session time-out, or the group would go on without us.
@@ -285,7 +286,7 @@ impl Runner {
                 && !self.positions.is_scattered(&partition.name);
             ledger.paused_for_backpressure += now.saturating_duration_since(since);
             partition.held_since = (!opens).then_some(now);
-            if opens {
+            if opens && !mutation::is(Mutation::ValveStuck) {
                 release.push(partition.name.clone());
             }
         }

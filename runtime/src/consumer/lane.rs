@@ -17,6 +17,7 @@ use crate::config::{Batch, Ordering};
 use crate::decide::admission::Load;
 use crate::decide::pace::Pace;
 use crate::event::{Block, EventView};
+use crate::mutation::{self, Mutation};
 
 /// Slots that the keys of a partition are spread over with `ordering = "key"`.
 pub const SLOTS: u64 = 64;
@@ -176,7 +177,10 @@ impl Lane {
             return true;
         }
         let waiting = !self.returned.is_empty() || self.queue.iter().any(|run| run.len() > 0);
-        waiting && (self.ordering != Ordering::Partition || self.holds.is_empty())
+        waiting
+            && (self.ordering != Ordering::Partition
+                || self.holds.is_empty()
+                || mutation::is(Mutation::RetryOvertaken))
     }
 
     /// When the next retry is due.
@@ -198,7 +202,9 @@ impl Lane {
             empty: true,
         };
         self.take_ready_holds(now, &mut work, &mut room);
-        let blocked = self.ordering == Ordering::Partition && !self.holds.is_empty();
+        let blocked = self.ordering == Ordering::Partition
+            && !self.holds.is_empty()
+            && !mutation::is(Mutation::RetryOvertaken);
         while !blocked && !room.full() {
             let Some((block, item)) = self.next_waiting() else {
                 break;
@@ -262,7 +268,13 @@ impl Lane {
                 Back::Again(item) | Back::Retry(item, _) => *item,
             };
             let block = work.block(&item).clone();
-            let scope = scope(self.ordering, &block.event(item.index as usize));
+            let mut scope = scope(self.ordering, &block.event(item.index as usize));
+            if mutation::is(Mutation::RetryOvertaken) && matches!(back, Back::Retry(..)) {
+                scope = None;
+            }
+            if mutation::is(Mutation::ReturnedDropped) && matches!(back, Back::Again(_)) {
+                continue;
+            }
             let hold = self
                 .holds
                 .iter_mut()

@@ -33,6 +33,7 @@ use crate::config::{self, Delivery};
 use crate::decide::admission::Budget;
 use crate::event::TopicPartition;
 use crate::metrics::{Lag, SharedLedger};
+use crate::mutation::{self, Mutation};
 use crate::plugin::Instance;
 
 /// How often lag, status and the age of events are brought up to date.
@@ -197,6 +198,9 @@ impl Runner {
                 ledger.batch_events.observe(work.len() as f64, 1);
             }
             match settings.delivery {
+                Delivery::AtMostOnce if mutation::is(Mutation::CalledUnclaimed) => {
+                    self.call(id, work);
+                }
                 Delivery::AtMostOnce => self.claims.add(id, work),
                 Delivery::AtLeastOnce | Delivery::ExactlyOnce => self.call(id, work),
             }
@@ -234,7 +238,8 @@ impl Runner {
     /// have come too late, and then someone else sees its events.
     pub(super) fn call_claimed(&mut self) {
         for (id, work) in self.claims.take() {
-            if self.partitions.contains_key(&id.assignment) {
+            if self.partitions.contains_key(&id.assignment) || mutation::is(Mutation::GivenUpCalled)
+            {
                 self.call(id, work);
             } else {
                 self.abandon_work(id.assignment, &work);
@@ -279,6 +284,7 @@ impl Runner {
             }
         } else if !lane.busy
             && let Some(at) = lane.wake_at()
+            && !mutation::is(Mutation::RetryTimeForgotten)
         {
             self.wakes.push(Reverse((at, id)));
         }

@@ -21,6 +21,7 @@ use crate::broker::{Commit, PublishError, Sink, TransactError};
 use crate::config::{CommitCadence, InFlight};
 use crate::decide::admission::Load;
 use crate::event::TopicPartition;
+use crate::mutation::{self, Mutation};
 
 /// See the module's picture.
 pub struct Transactions {
@@ -79,6 +80,11 @@ impl Transactions {
 
     /// Adds a unit behind those that wait.
     pub fn write(&mut self, unit: Unit) {
+        if mutation::is(Mutation::DeadLettersOutside)
+            && unit.settled.iter().any(|settled| settled.reason.is_some())
+        {
+            drop(self.sink.publish(unit.records.clone()));
+        }
         self.queued_bytes += unit.records.bytes();
         self.waits.add(cost(&unit));
         self.waiting.push_back(unit);
@@ -136,10 +142,16 @@ impl Transactions {
         let records = units
             .iter()
             .map(|unit| unit.records.clone())
-            .filter(|records| !records.is_empty())
+            .filter(|records| {
+                !records.is_empty() && !mutation::is(Mutation::TransactionWithoutRecords)
+            })
             .collect();
+        let positions = match mutation::is(Mutation::TransactionWithoutPositions) {
+            true => Vec::new(),
+            false => commits.clone(),
+        };
         self.running = Some(Running {
-            future: self.sink.transact(records, commits.clone()),
+            future: self.sink.transact(records, positions),
             begun: Instant::now(),
             units,
             commits,
@@ -162,6 +174,13 @@ impl Transactions {
             };
             match result {
                 Ok(()) => {
+                    if mutation::is(Mutation::TransactionTwice) {
+                        let records = running.units.iter().map(|unit| unit.records.clone());
+                        drop(
+                            self.sink
+                                .transact(records.collect(), running.commits.clone()),
+                        );
+                    }
                     self.aborts = 0;
                     self.not_before = None;
                     let written: usize = running.units.iter().map(|u| u.records.bytes()).sum();

@@ -17,6 +17,7 @@ use super::transactions::Transacted;
 use super::unit::Unit;
 use crate::broker::{PublishError, Sink, TransactError};
 use crate::event::TopicPartition;
+use crate::mutation::{self, Mutation};
 
 /// Waits before a failed unit is written again: doubling from the first to the second.
 pub(super) const REWRITE_AFTER: (Duration, Duration) =
@@ -98,6 +99,10 @@ impl Writer {
         if unit.records.is_empty() {
             return Box::pin(std::future::ready(Ok(())));
         }
+        if mutation::is(Mutation::SettledBeforeAcknowledged) {
+            drop(self.sink.publish(unit.records.clone()));
+            return Box::pin(std::future::ready(Ok(())));
+        }
         self.sink.publish(unit.records.clone())
     }
 
@@ -126,6 +131,10 @@ impl Writer {
             };
             let result = front.await;
             self.in_flight.pop_front();
+            let result = match result {
+                Err(_) if mutation::is(Mutation::FailureIgnored) => Ok(()),
+                result => result,
+            };
             match result {
                 Ok(()) => {
                     if let Some(unit) = self.queue.pop_front() {
@@ -174,6 +183,17 @@ impl Writer {
     }
 
     fn write_all_again(&mut self) {
+        if mutation::is(Mutation::RewrittenInReverse) {
+            self.queue.make_contiguous().reverse();
+        }
+        if mutation::is(Mutation::RewriteIncomplete) && self.queue.len() > 1 {
+            let publish = |unit: &Unit| self.sink.publish(unit.records.clone());
+            let first = Box::pin(std::future::ready(Ok(()))) as Publication;
+            let rest: Vec<_> = self.queue.iter().skip(1).map(publish).collect();
+            self.in_flight.push_back(first);
+            self.in_flight.extend(rest);
+            return;
+        }
         let again: Vec<_> = self.queue.iter().map(|unit| self.publish(unit)).collect();
         self.in_flight.extend(again);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Retry;
+use crate::mutation::{self, Mutation};
 
 /// What becomes of an event whose attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub fn after_failure(
     at_least: Duration,
     dice: f64,
 ) -> Next {
-    if attempt >= retry.max_attempts || failing >= retry.max_age {
+    let last = attempt >= retry.max_attempts || failing >= retry.max_age;
+    if last || mutation::is(Mutation::NoRetries) {
         return Next::GiveUp;
     }
     Next::Again(delay(retry, attempt, dice).max(at_least))

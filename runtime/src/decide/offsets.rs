@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::mutation::{self, Mutation};
 /// A committed position: everything below `next` is settled, and so are the ranges above it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -58,7 +59,11 @@ impl Tracker {
     /// Starts where the group stands.
     pub fn new(progress: &Progress) -> Self {
         Self {
-            inherited: progress.above.clone(),
+            inherited: if mutation::is(Mutation::RangesIgnored) {
+                Vec::new()
+            } else {
+                progress.above.clone()
+            },
             window: VecDeque::new(),
             read: progress.next,
             unsettled: 0,
@@ -82,7 +87,9 @@ impl Tracker {
 
     /// Takes note that no event lies between what was read and `next`.
     pub fn caught_up(&mut self, next: u64) {
-        self.read = self.read.max(next);
+        if !mutation::is(Mutation::EndIgnored) {
+            self.read = self.read.max(next);
+        }
     }
 
     /// Settles an admitted event; false where it is unknown or settled already.
@@ -132,7 +139,16 @@ impl Tracker {
 
     /// What to commit.
     pub fn progress(&self) -> Progress {
-        let next = self.position();
+        let mut next = self.position();
+        if mutation::is(Mutation::PositionAtWhatWasRead) {
+            return Progress::at(self.read);
+        }
+        if mutation::is(Mutation::RangesForgotten) {
+            return Progress::at(next);
+        }
+        if mutation::is(Mutation::PositionOneTooHigh) && self.unsettled > 0 {
+            next += 1;
+        }
         let mut above: Vec<Range<u64>> = Vec::new();
         let mut push = |range: Range<u64>| {
             if range.is_empty() {

@@ -8,6 +8,8 @@
 //! A non-final event cuts the batch: what it must not be overtaken by comes again (⟲), with no
 //! attempt counted, and its outputs of this call are discarded.
 
+use crate::mutation::{self, Mutation};
+
 /// What the plugin said of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
@@ -71,7 +73,7 @@ pub fn verdicts(
                 Said::Retry if exhausted(index) => failed_for_good(dead_letters),
                 Said::Retry => Verdict::Retry,
             };
-            if !verdict.is_final() {
+            if !verdict.is_final() && !mutation::is(Mutation::BatchNotCut) {
                 cut.extend(scope(index));
             }
             halted |= verdict == Verdict::Halt;

@@ -32,8 +32,10 @@ struct Member {
     owned: Mutex<BTreeMap<u32, Owned>>,
     held: Mutex<BTreeSet<u32>>,
     incarnation: u64,
-    /// Writes go one after the other.
-    writing: AsyncMutex<Failing>,
+    /// Writes go one after the other: how many were tried.
+    writing: AsyncMutex<u64>,
+    /// Publications up to this one fail, with one that failed.
+    fail_until: Mutex<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,15 +45,9 @@ struct Owned {
     told_end: bool,
 }
 
-/// What was written, and up to which publication all fail with one that failed.
-#[derive(Default)]
-struct Failing {
-    written: u64,
-    fail_until: u64,
-}
-
 /// A membership in `world`; `incarnation` tells it from those before a crash.
 pub fn join(world: SharedWorld, seed: u64, incarnation: u64, hostility: Hostility) -> Session {
+    world.lock().life = incarnation;
     let member = Arc::new(Member {
         world,
         random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -60,6 +56,7 @@ pub fn join(world: SharedWorld, seed: u64, incarnation: u64, hostility: Hostilit
         held: Mutex::default(),
         incarnation,
         writing: AsyncMutex::default(),
+        fail_until: Mutex::default(),
     });
     Session {
         source: Box::new(SimSource {
@@ -239,10 +236,11 @@ impl Sink for SimSink {
         };
         // Written when its turn comes, whether or not anyone waits for it.
         let (answer, answered) = oneshot::channel();
+        let (made, hearing) = (self.made.clone(), member.clone());
         tokio::spawn(async move {
             let result = loop {
                 let mut writing = member.writing.lock().await;
-                if writing.written + 1 != number {
+                if *writing + 1 != number {
                     drop(writing);
                     tokio::time::sleep(Duration::from_micros(50)).await;
                     continue;
@@ -252,27 +250,39 @@ impl Sink for SimSink {
                     (random.u64(10..3_000), random.f64(), random.f64())
                 };
                 tokio::time::sleep(Duration::from_micros(delay)).await;
-                writing.written = number;
-                if number <= writing.fail_until {
+                *writing = number;
+                if number <= *member.fail_until.lock() {
                     break Err(PublishError::Passing("purged".to_owned()));
                 }
                 if chance < member.hostility.publish_fails {
                     // A part may be written; nothing else is until the consumer has heard of it.
-                    writing.fail_until = u64::MAX;
+                    *member.fail_until.lock() = u64::MAX;
                     let written = (records.len() as f64 * part) as usize;
-                    member.world.lock().append(&records, written);
+                    member
+                        .world
+                        .lock()
+                        .append(&records, written, member.incarnation);
                     break Err(PublishError::Passing("connection lost".to_owned()));
                 }
-                member.world.lock().append(&records, records.len());
+                member
+                    .world
+                    .lock()
+                    .append(&records, records.len(), member.incarnation);
                 break Ok(());
             };
             // The consumer may have crashed.
             let _ = answer.send(result);
         });
         Box::pin(async move {
-            answered
+            let result = answered
                 .await
-                .unwrap_or_else(|_| Err(PublishError::Passing("gone".to_owned())))
+                .unwrap_or_else(|_| Err(PublishError::Passing("gone".to_owned())));
+            // The consumer has heard of it: what it makes from now on is taken again.
+            let mut fail_until = hearing.fail_until.lock();
+            if result.is_err() && *fail_until == u64::MAX {
+                *fail_until = *made.lock();
+            }
+            result
         })
     }
 
@@ -344,7 +354,7 @@ impl Sink for SimSink {
                     Err(TransactError::Aborted("fenced or failed".to_owned()))
                 } else {
                     for records in &records {
-                        world.append(records, records.len());
+                        world.append(records, records.len(), member.incarnation);
                     }
                     for (commit, assignment) in commits.iter().zip(&assignments) {
                         world.commit(commit, *assignment);

@@ -21,7 +21,7 @@ use crate::plugin::{self, SimPlugin};
 use crate::world::{DEAD, INPUT, OUTPUT, SharedWorld, World};
 
 /// Virtual time after which lag must have returned to zero.
-const LIVENESS: Duration = Duration::from_secs(3_600);
+const LIVENESS: Duration = Duration::from_secs(300);
 
 /// Runs a seed and returns everything that it shows to be wrong.
 pub fn run(seed: u64) -> Vec<String> {
@@ -100,6 +100,9 @@ async fn simulate(seed: u64) -> Vec<String> {
     wrong.extend(world.violations.iter().cloned());
     wrong.extend(ends(&world, delivery));
     wrong.extend(order(&world, ordering));
+    if !wrong.is_empty() {
+        wrong.insert(0, format!("{delivery:?}, {ordering:?}, {crashes} crashes"));
+    }
     wrong
 }
 

@@ -50,6 +50,8 @@ pub struct World {
     pub violations: Vec<String>,
     /// Whether a position may stand behind events that nothing followed from yet (at most once).
     pub claims: bool,
+    /// The life of the consumer that goes on now, from 1 on.
+    pub life: u64,
     /// Whether nothing may be written twice (at most once, exactly once).
     pub once: bool,
 }
@@ -100,8 +102,15 @@ impl World {
         Some(builder.build())
     }
 
-    /// Appends the first `count` records.
-    pub fn append(&mut self, records: &Records, count: usize) {
+    /// Appends the first `count` records of a consumer's `life`.
+    ///
+    /// A request on its way outlives its sender. Where events are claimed before they are processed,
+    /// the next life does not write them again, so that a late one may come behind newer ones; then
+    /// requests end with their life.
+    pub fn append(&mut self, records: &Records, count: usize, life: u64) {
+        if self.claims && life != self.life {
+            return;
+        }
         for record in records.iter().take(count) {
             let header = |name: &str| {
                 record

@@ -1,0 +1,121 @@
+//! Deliberate bugs, one at a time, by which the simulation proves that it would notice them.
+//!
+//! A build without debug assertions has none: [`is`] is then always false, and the compiler takes
+//! the branches out.
+
+#[cfg(debug_assertions)]
+use std::cell::Cell;
+
+/// A bug in the consumer's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Units are settled before the broker acknowledged them.
+    SettledBeforeAcknowledged,
+    /// A position is one too high.
+    PositionOneTooHigh,
+    /// A position stands behind everything that was read.
+    PositionAtWhatWasRead,
+    /// Ranges settled above a position are not committed.
+    RangesForgotten,
+    /// Ranges settled above a position are not taken over at an assignment.
+    RangesIgnored,
+    /// What is known of a partition's end without an event is not used.
+    EndIgnored,
+    /// A retry lets what must not overtake it pass.
+    RetryOvertaken,
+    /// What comes behind a failed event in its batch is taken.
+    BatchNotCut,
+    /// An event that comes again is dropped.
+    ReturnedDropped,
+    /// A retry's time is not noted.
+    RetryTimeForgotten,
+    /// The first failure is the last.
+    NoRetries,
+    /// A failed batch is blamed on all of its events.
+    WholeBatchBlamed,
+    /// A lane whose call ended does not ask for the next one.
+    LaneForgotten,
+    /// A held partition is never released.
+    ValveStuck,
+    /// What is abandoned keeps its place in the budget.
+    PermitLost,
+    /// A unit that was not written is taken for written.
+    FailureIgnored,
+    /// Units are written again in the wrong order.
+    RewrittenInReverse,
+    /// A unit is left out when units are written again.
+    RewriteIncomplete,
+    /// The plugin is called before its batch is claimed.
+    CalledUnclaimed,
+    /// A claimed batch of a partition that was given up is called.
+    GivenUpCalled,
+    /// A transaction does not move the positions.
+    TransactionWithoutPositions,
+    /// A transaction moves the positions alone.
+    TransactionWithoutRecords,
+    /// A transaction that took effect is made again.
+    TransactionTwice,
+    /// Dead letters are written outside of their transaction.
+    DeadLettersOutside,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::SettledBeforeAcknowledged,
+        Self::PositionOneTooHigh,
+        Self::PositionAtWhatWasRead,
+        Self::RangesForgotten,
+        Self::RangesIgnored,
+        Self::EndIgnored,
+        Self::RetryOvertaken,
+        Self::BatchNotCut,
+        Self::ReturnedDropped,
+        Self::RetryTimeForgotten,
+        Self::NoRetries,
+        Self::WholeBatchBlamed,
+        Self::LaneForgotten,
+        Self::ValveStuck,
+        Self::PermitLost,
+        Self::FailureIgnored,
+        Self::RewrittenInReverse,
+        Self::RewriteIncomplete,
+        Self::CalledUnclaimed,
+        Self::GivenUpCalled,
+        Self::TransactionWithoutPositions,
+        Self::TransactionWithoutRecords,
+        Self::TransactionTwice,
+        Self::DeadLettersOutside,
+    ];
+}
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+/// Whether this bug is active on this thread.
+#[inline]
+pub fn is(mutation: Mutation) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        ACTIVE.get() == Some(mutation)
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = mutation;
+        false
+    }
+}
+
+/// Runs `work` on this thread with a bug, where the build has them.
+pub fn with<T>(mutation: Mutation, work: impl FnOnce() -> T) -> T {
+    #[cfg(debug_assertions)]
+    ACTIVE.set(Some(mutation));
+    #[cfg(not(debug_assertions))]
+    let _ = mutation;
+    let result = work();
+    #[cfg(debug_assertions)]
+    ACTIVE.set(None);
+    result
+}
