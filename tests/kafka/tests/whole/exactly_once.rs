@@ -9,9 +9,10 @@ use super::order_lines;
 use super::setup::{self, Names, PATIENCE};
 use super::verify::{self, Expected};
 
-/// Lines of the data set that are taken, and how often a runtime is killed while they come.
+/// Lines of the data set that are taken, and how often a runtime, or the broker, is killed.
 const LINES: usize = 60_000;
 const KILLS: usize = 4;
+const BROKER_CRASHES: usize = 2;
 
 /// A transaction that is written again though it took effect, a position outside of its
 /// transaction, or one that a zombie ends would lose or repeat an event here.
@@ -21,8 +22,7 @@ fn killed_runtimes_lose_and_repeat_nothing() -> Result<()> {
         return Ok(());
     };
     let _turn = setup::turn();
-    let mut lines = order_lines::all()?;
-    lines.truncate(LINES);
+    let lines = order_lines::some(LINES)?;
     let expected = Expected::of(&lines);
     let names = Names::fresh("eos");
     names.create(kafka)?;
@@ -74,6 +74,52 @@ fn killed_runtimes_lose_and_repeat_nothing() -> Result<()> {
         + verify::derived(&kafka.read_committed(&names.large)?, &expected.large)?
         + verify::dead_letters(
             &kafka.read_committed(&names.dead_letters)?,
+            "enrich",
+            &expected.dead_letters,
+        )?;
+    ensure!(repeats == 0, "{repeats} events came twice");
+    Ok(())
+}
+
+/// A commit whose answer the broker's end cut off is in doubt: taken for aborted it would repeat its
+/// events, taken for done it would lose them.
+#[test]
+fn a_broker_that_crashes_in_the_middle_of_transactions_leaves_none_in_doubt() -> Result<()> {
+    let Some(mut node) = kafka::own() else {
+        return Ok(());
+    };
+    let _turn = setup::turn();
+    let lines = order_lines::some(LINES / 2)?;
+    let expected = Expected::of(&lines);
+    let names = Names::fresh("doubt");
+    names.create(node.tools())?;
+    setup::produce(node.tools(), &names.source, &lines)?;
+
+    // Short transactions, so that a crash meets one.
+    let consumer = names.consumer(
+        &format!("[\"{}\"]", names.source),
+        "delivery = \"exactly-once\"\nin_flight = { max_events = 2000 }\n\
+         commit = { interval = \"5ms\", max_events = 200 }",
+    )?;
+    let site = setup::site(node.bootstrap(), &consumer)?;
+    let mut runtime = site.start(&[])?;
+    for crash in 1..=BROKER_CRASHES {
+        setup::until_settled(
+            &mut runtime,
+            (lines.len() * crash / (BROKER_CRASHES + 2)) as u64,
+        )?;
+        node.kill9()?;
+        node.restart()?;
+    }
+    setup::until_done(&mut runtime)?;
+    runtime.terminate()?;
+    runtime.succeed(PATIENCE)?;
+    ensure!(setup::lag(&site)? == 0, "not all is committed");
+    let tools = node.tools();
+    let repeats = verify::derived(&tools.read_committed(&names.orders)?, &expected.orders)?
+        + verify::derived(&tools.read_committed(&names.large)?, &expected.large)?
+        + verify::dead_letters(
+            &tools.read_committed(&names.dead_letters)?,
             "enrich",
             &expected.dead_letters,
         )?;
