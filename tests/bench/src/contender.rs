@@ -19,6 +19,8 @@ pub enum Contender {
     Bound,
     /// The release build of the runtime (or what `MILLSTREAM_BIN` names), with the query as a plugin.
     Millstream,
+    /// The same with `delivery = "exactly-once"`.
+    ExactlyOnce,
 }
 
 /// What a contender works on.
@@ -41,6 +43,7 @@ impl Contender {
         match self {
             Self::Bound => "bound",
             Self::Millstream => "millstream",
+            Self::ExactlyOnce => "exactly-once",
         }
     }
 
@@ -49,7 +52,7 @@ impl Contender {
     /// # Errors
     /// What it needs was not built.
     pub fn check(self, queries: &[Query]) -> Result<()> {
-        if self == Self::Millstream {
+        if self != Self::Bound {
             let mut needed = vec![binary()];
             needed.extend(queries.iter().map(|query| plugin(*query)));
             for file in needed {
@@ -71,7 +74,8 @@ impl Contender {
     pub fn start(self, job: &Job<'_>) -> Result<Guarded> {
         let (program, arguments) = match self {
             Self::Bound => (std::env::current_exe()?, bound(job)),
-            Self::Millstream => (binary(), millstream(job)?),
+            Self::Millstream => (binary(), millstream(job, "at-least-once")?),
+            Self::ExactlyOnce => (binary(), millstream(job, "exactly-once")?),
         };
         let log = self.log(job.folder);
         Guarded::start(&Plan {
@@ -127,15 +131,15 @@ fn bound(job: &Job<'_>) -> Vec<OsString> {
     .to_vec()
 }
 
-fn millstream(job: &Job<'_>) -> Result<Vec<OsString>> {
-    let config = configuration(job, free_port()?, &plugin(job.query));
+fn millstream(job: &Job<'_>, delivery: &str) -> Result<Vec<OsString>> {
+    let config = configuration(job, delivery, free_port()?, &plugin(job.query));
     let file = job.folder.join(format!("{}.toml", job.query.name()));
     std::fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(vec!["run".into(), file.into(), "--until-idle".into()])
 }
 
-/// The defaults, but for names: what a user gets is what is measured.
-fn configuration(job: &Job<'_>, admin: u16, plugin: &Path) -> String {
+/// The defaults, but for names and the guarantee: what a user gets is what is measured.
+fn configuration(job: &Job<'_>, delivery: &str, admin: u16, plugin: &Path) -> String {
     let text = |text: &str| serde_json::Value::from(text).to_string();
     format!(
         r#"[runtime]
@@ -157,6 +161,7 @@ group = {group}
 plugin = {plugin}
 topics = [{input}]
 start = "beginning"
+delivery = "{delivery}"
 outputs = {{ default = {output} }}
 "#,
         bootstrap = text(job.bootstrap),

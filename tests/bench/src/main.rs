@@ -50,7 +50,7 @@ struct Arguments {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "bound,millstream"
+        default_value = "bound,millstream,exactly-once"
     )]
     contenders: Vec<Contender>,
     /// Keep the figures as tests/bench/results/NAME.json and put them into tests/bench/README.md.
