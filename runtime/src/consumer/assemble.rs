@@ -140,6 +140,7 @@ impl Context<'_> {
             consumer,
             digest,
             &event,
+            self.settings().is_replay_topic(&event.source().topic),
             &failure,
         );
         Fate::Settled(Outcome::DeadLettered, Some(failure.reason))

@@ -19,8 +19,23 @@ use crate::broker::Subscription;
 use crate::broker::wake::Wake;
 use crate::config::TopicPattern;
 
+/// Topics of the runtime's own, such as those of replays: most are never made. Until one is there
+/// it is not subscribed to, for a cluster may refuse even to say that it is not.
+fn is_own(name: &str) -> bool {
+    name.starts_with("millstream.")
+}
+
+/// Whether the topics that the subscription means can change.
+pub(super) fn changes(subscription: &Subscription) -> bool {
+    has_patterns(subscription)
+        || subscription
+            .topics
+            .iter()
+            .any(|topic| matches!(topic, TopicPattern::Name(name) if is_own(name)))
+}
+
 /// Whether any entry of the subscription is a pattern.
-pub(super) fn has_patterns(subscription: &Subscription) -> bool {
+fn has_patterns(subscription: &Subscription) -> bool {
     subscription
         .topics
         .iter()
@@ -28,7 +43,7 @@ pub(super) fn has_patterns(subscription: &Subscription) -> bool {
 }
 
 /// The names that the subscription means, given the topics that exist. Plain names are wanted
-/// whether they exist or not: a missing topic is waited for.
+/// whether they exist or not: a missing topic is waited for; one of the runtime's own is not.
 pub(super) fn names<'a>(
     subscription: &Subscription,
     existing: impl Iterator<Item = &'a str>,
@@ -37,15 +52,15 @@ pub(super) fn names<'a>(
         .topics
         .iter()
         .filter_map(|topic| match topic {
-            TopicPattern::Name(name) => Some(name.to_string()),
+            TopicPattern::Name(name) => (!is_own(name)).then(|| name.to_string()),
             TopicPattern::Pattern(_) => None,
         })
         .collect();
     for topic in existing {
-        let wanted = subscription
-            .topics
-            .iter()
-            .any(|entry| matches!(entry, TopicPattern::Pattern(_)) && entry.matches(topic));
+        let wanted = subscription.topics.iter().any(|entry| match entry {
+            TopicPattern::Pattern(_) => entry.matches(topic),
+            TopicPattern::Name(name) => is_own(name) && **name == *topic,
+        });
         if wanted && !subscription.excluded.iter().any(|name| **name == *topic) {
             names.push(topic.to_owned());
         }
@@ -84,10 +99,12 @@ pub(super) fn existing(
         );
         note(metadata, &|topic| names.iter().any(|name| name == topic));
     } else {
-        for name in names(subscription, std::iter::empty()) {
-            note(member.fetch_metadata(Some(&name), wait)?, &|topic| {
-                topic == name
-            });
+        for entry in &subscription.topics {
+            if let TopicPattern::Name(name) = entry {
+                note(member.fetch_metadata(Some(name), wait)?, &|topic| {
+                    topic == &**name
+                });
+            }
         }
     }
     Ok(found)
@@ -188,6 +205,20 @@ mod tests {
         assert_eq!(
             names(&subscription, existing.into_iter()),
             ["orders", "orders-eu"]
+        );
+    }
+
+    /// A topic that is never made must not be asked for again and again.
+    #[test]
+    fn a_topic_of_the_runtimes_own_is_wanted_once_it_exists() {
+        let topics = ["orders", "millstream.g.replay"].map(|name| TopicPattern::Name(name.into()));
+        let subscription = subscription(topics.into(), &[]);
+        assert!(changes(&subscription));
+        assert_eq!(names(&subscription, std::iter::empty()), ["orders"]);
+        let existing = ["millstream.g.replay", "millstream.other.replay"];
+        assert_eq!(
+            names(&subscription, existing.into_iter()),
+            ["millstream.g.replay", "orders"]
         );
     }
 
