@@ -9,6 +9,7 @@
 
 mod broker;
 mod commands;
+mod dlq;
 mod example;
 mod kill;
 mod late_topics;
