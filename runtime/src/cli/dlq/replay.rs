@@ -19,8 +19,8 @@ use crate::records::Records;
 /// Events and bytes that are written at once.
 const GROUP_EVENTS: usize = 500;
 const GROUP_BYTES: usize = 1 << 20;
-/// How long a replay topic keeps its events where `[topics.…]` does not say: they carry their old
-/// timestamps, by which Kafka counts, and they say what was sent back already.
+/// How long a replay topic keeps its events: they carry their old timestamps, by which Kafka counts,
+/// and they say what was sent back already.
 const KEPT: Duration = Duration::from_secs(3_650 * 86_400);
 
 #[derive(Debug, clap::Args)]
@@ -197,13 +197,14 @@ impl Way<'_> {
     }
 
     async fn make(&mut self) -> anyhow::Result<()> {
-        let mut settings = match self.letters.config.topics.get(&self.topic) {
-            Some(settings) => settings.clone(),
-            None => TopicSettings::default(),
+        // As large as a dead letter may be, so may be what comes back.
+        let dead_letters = self.letters.config.topics.get(&self.letters.topic);
+        let settings = TopicSettings {
+            partitions: u32::try_from(self.partitions).ok(),
+            retention_age: Some(KEPT),
+            max_event: dead_letters.and_then(|settings| settings.max_event),
+            ..TopicSettings::default()
         };
-        let partitions = u32::try_from(self.partitions).unwrap_or(u32::MAX);
-        settings.partitions.get_or_insert(partitions);
-        settings.retention_age.get_or_insert(KEPT);
         if self.letters.topics.create(&self.topic, &settings).await? {
             eprintln!("topic {} made", self.topic);
         }
