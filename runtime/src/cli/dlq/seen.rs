@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::consumer::letter::Letter;
 use crate::event::TopicPartition;
 
-/// Events that are told apart at most; they take about 60 MB.
+/// Events that are told apart at most; they take about 70 MB.
 pub const MOST: usize = 1_000_000;
 /// Topics that they may come from; a forged header must not fill the memory.
 const MOST_TOPICS: usize = 4_096;
