@@ -276,6 +276,41 @@ fn an_event_larger_than_the_plugins_memory_is_dead_lettered_at_once() {
     assert_eq!(values(&site, "dlq"), [large]);
 }
 
+/// What no plugin may see, and what no topic takes, comes back like the rest, bytes and all.
+#[test]
+fn undecodable_and_undeliverable_events_have_reasons_of_their_own() {
+    let site = setting::site("").unwrap();
+    let consumer = setting::hostile_consumer("fix", "in", DEAD_LETTER).unwrap();
+    let derived = |largest: &str| format!("[topics.derived]\nmax_event = \"{largest}\"\n\n");
+    configure(&site, &format!("{}{consumer}", derived("1KiB")));
+    let large = "x".repeat(2_000);
+    let bad_header = r#"{"value":"b","headers":[{"name":{"base64":"/w=="},"value":"v"}]}"#;
+    let events = format!("{{\"value\":\"a\"}}\n{bad_header}\n{{\"value\":\"{large}\"}}\n");
+    let file = site.write("events.jsonl", events.as_bytes()).unwrap();
+    let file = file.to_str().unwrap();
+    site.succeed(&["produce", "in", "-p", "0", "--json", "--file", file])
+        .unwrap();
+    setting::until_idle(&site).unwrap();
+    assert_eq!(values(&site, "derived"), ["a"]);
+    assert_eq!(listed(&site, &["--reason", "decode"]), ["0@1"]);
+    assert_eq!(listed(&site, &["--reason", "undeliverable"]), ["0@2"]);
+    assert_eq!(listed(&site, &[]).len(), 2);
+
+    // A larger topic takes the one; nothing mends the other.
+    configure(&site, &format!("{}{consumer}", derived("1MiB")));
+    let said = replay(&site, &[]);
+    assert!(said.contains("2 events sent back"), "{said}");
+    setting::until_idle(&site).unwrap();
+    assert_eq!(values(&site, "derived"), ["a", &large]);
+    let shown = &lines(&site, &["show", "fix", "in/0@1"])[0];
+    assert_eq!(
+        (&shown["reason"], &shown["count"]),
+        (&"decode".into(), &2.into())
+    );
+    let headers = shown["event"]["headers"].as_array().unwrap();
+    assert_eq!(headers[0]["name"]["base64"], "/w==", "{headers:?}");
+}
+
 /// Waits until `/readyz` says no, for a reason with these words.
 fn until_not_ready(running: &mut Running, words: &str) {
     let deadline = Deadline::after(PATIENCE);
