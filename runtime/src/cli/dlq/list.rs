@@ -11,6 +11,8 @@ use crate::event::EventView;
 
 /// Rows of one table; a longer list is several.
 const ROWS: usize = 1_000;
+/// Bytes of JSON that are written at once.
+const LINES: usize = 64 << 10;
 
 /// Prints the dead letters that the filter lets through.
 ///
@@ -28,10 +30,11 @@ pub async fn run(letters: &Letters<'_>, context: &Context) -> anyhow::Result<()>
         for event in batch.events() {
             if let Some(letter) = letters.newest(&event, &mut seen) {
                 printer.add(&event, &letter)?;
-                printer.flush_if_full().await?;
+                if printer.is_full() {
+                    printer.flush().await?;
+                }
             }
         }
-        printer.flush_lines().await?;
     }
     printer.end(letters).await?;
     if seen.left_out() > 0 {
@@ -98,30 +101,24 @@ impl Printer {
         Ok(())
     }
 
-    /// Writes a full table out.
+    /// Whether so much waits that it should be written out.
+    pub fn is_full(&self) -> bool {
+        self.rows >= ROWS || self.lines.len() >= LINES
+    }
+
+    /// Writes out what waits.
     ///
     /// # Errors
     /// Nobody reads any more.
-    pub async fn flush_if_full(&mut self) -> anyhow::Result<()> {
-        if self.rows >= ROWS {
-            self.flush_table().await?;
+    pub async fn flush(&mut self) -> anyhow::Result<()> {
+        let lines = std::mem::take(&mut self.lines);
+        terminal::write(&mut tokio::io::stdout(), &lines).await?;
+        if self.rows > 0 {
+            let table = std::mem::replace(&mut self.table, line::table());
+            self.rows = 0;
+            terminal::print(&table.render(self.color)).await?;
         }
         Ok(())
-    }
-
-    /// Writes out what JSON there is.
-    ///
-    /// # Errors
-    /// Nobody reads any more.
-    pub async fn flush_lines(&mut self) -> anyhow::Result<()> {
-        let lines = std::mem::take(&mut self.lines);
-        terminal::write(&mut tokio::io::stdout(), &lines).await
-    }
-
-    async fn flush_table(&mut self) -> anyhow::Result<()> {
-        let table = std::mem::replace(&mut self.table, line::table());
-        self.rows = 0;
-        terminal::print(&table.render(self.color)).await
     }
 
     /// Writes out the rest, and says where nothing was printed.
@@ -129,10 +126,7 @@ impl Printer {
     /// # Errors
     /// Nobody reads any more.
     pub async fn end(&mut self, letters: &Letters<'_>) -> anyhow::Result<()> {
-        self.flush_lines().await?;
-        if self.rows > 0 {
-            self.flush_table().await?;
-        }
+        self.flush().await?;
         if self.printed == 0 {
             eprintln!(
                 "no dead letters of consumer {} in topic {} are as asked for",

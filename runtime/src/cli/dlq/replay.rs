@@ -98,9 +98,12 @@ pub async fn run(letters: &Letters<'_>, args: &Args, context: &Context) -> anyho
             replay::push(&mut way.records, &topic, &event, &letter);
             way.send_if_full().await?;
             printer.add(&event, &letter)?;
-            printer.flush_if_full().await?;
+            // Nothing is shown as sent that is not.
+            if printer.is_full() {
+                way.send().await?;
+                printer.flush().await?;
+            }
         }
-        printer.flush_lines().await?;
     }
     way.send().await?;
     if way.sent > 0 {
