@@ -80,6 +80,17 @@ fn push_content<'a>(
     out.extend_from_slice(b"]}");
 }
 
+/// Bytes as they stand in the line form: null, a string, or `{"base64":"…"}`.
+pub fn piece(bytes: Option<&[u8]>) -> serde_json::Value {
+    match bytes.map(std::str::from_utf8) {
+        None => serde_json::Value::Null,
+        Some(Ok(text)) => text.into(),
+        Some(Err(_)) => {
+            serde_json::json!({"base64": STANDARD.encode(bytes.unwrap_or_default())})
+        }
+    }
+}
+
 fn push_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     let Some(bytes) = bytes else {
         out.extend_from_slice(b"null");

@@ -25,6 +25,7 @@ const LAYERS: &[&[&[&str]]] = &[
         "json_event",
         "clock",
         "logging",
+        "mutation",
     ]],
 ];
 

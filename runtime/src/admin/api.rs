@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::answer::{Refused, error};
 use super::produce::bad_query;
-use super::{ConsumerReport, State, in_time, topic_name};
+use super::{ConsumerReport, NotDone, State, in_time, topic_name};
 use crate::broker::remote::wire::{
-    Changed, NewTopic, OffsetReport, PositionReport, RuntimeReport, TopicReport,
+    Changed, NewTopic, OffsetReport, PositionReport, RuntimeReport, SkipRequest, TopicReport,
 };
 use crate::config::TopicSettings;
 use crate::event::TopicPartition;
@@ -21,6 +21,32 @@ use crate::event::TopicPartition;
 /// `GET /api/v1/consumers`.
 pub(super) async fn consumers(Extract(state): Extract<Arc<State>>) -> Json<Vec<ConsumerReport>> {
     Json(state.health.consumers())
+}
+
+/// `POST /api/v1/consumers/{consumer}/skip`: moves a halted partition past the event it halted at.
+pub(super) async fn skip(
+    Extract(state): Extract<Arc<State>>,
+    Path(consumer): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Changed>, Refused> {
+    state.accepting()?;
+    let body = state.bodies.read(&headers, body).await?;
+    let asked: SkipRequest = serde_json::from_slice(&body.bytes)
+        .map_err(|bad| error(StatusCode::BAD_REQUEST, format!("the body: {bad}")))?;
+    let partition = TopicPartition::new(topic_name(&asked.topic)?, asked.partition);
+    let Some(operator) = &state.operator else {
+        let reason = "no consumers run here";
+        return Err(error(StatusCode::NOT_FOUND, reason));
+    };
+    match operator.skip(&consumer, partition, asked.offset).await {
+        Ok(()) => Ok(Json(Changed { changed: true })),
+        Err(NotDone::UnknownConsumer) => Err(error(
+            StatusCode::NOT_FOUND,
+            format!("no consumer {consumer} is at work here"),
+        )),
+        Err(NotDone::Refused(reason)) => Err(error(StatusCode::CONFLICT, reason)),
+    }
 }
 
 /// `GET /api/v1/runtime`.

@@ -29,7 +29,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router, middleware};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use self::report::{ConsumerReport, Health, PartitionReport, Readiness};
+pub use self::report::{ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness};
 pub use self::server::{serve, serve_metrics};
 
 use self::answer::{Refused, error};
@@ -52,6 +52,8 @@ pub struct State {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     pub topics: Arc<dyn Topics>,
     pub health: Arc<dyn Health>,
+    /// `None` where there is nothing to operate on.
+    pub operator: Option<Arc<dyn Operator>>,
     /// `[topics.NAME]`: how topics are made, and how large an event may be.
     pub settings: BTreeMap<Arc<str>, TopicSettings>,
     /// Tells this broker's data from another's, as [`crate::broker::remote::store_id`] says it.
@@ -74,11 +76,18 @@ impl State {
             metrics,
             topics,
             health,
+            operator: None,
             settings,
             store,
             bodies: BodyBudget::new(),
             reads: Semaphore::new(PARALLEL_READS),
         }
+    }
+
+    /// The same, with someone who does what operators ask.
+    pub fn with_operator(mut self, operator: Arc<dyn Operator>) -> Self {
+        self.operator = Some(operator);
+        self
     }
 
     /// A turn to read events.
@@ -111,6 +120,7 @@ pub fn router(state: Arc<State>, admin: &Admin) -> Router {
         .route("/", get(index))
         .route("/topics/{topic}", get(read::events).post(produce::events))
         .route("/api/v1/consumers", get(api::consumers))
+        .route("/api/v1/consumers/{consumer}/skip", post(api::skip))
         .route("/api/v1/runtime", get(api::runtime))
         .route("/api/v1/topics", get(api::topics).post(api::create))
         .route("/api/v1/topics/{topic}", delete(api::delete))

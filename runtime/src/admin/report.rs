@@ -1,6 +1,9 @@
 //! What the runtime tells of itself: health, readiness and each consumer's state.
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+
+use crate::event::TopicPartition;
 
 /// What the HTTP interface asks of the runtime. No call blocks.
 pub trait Health: Send + Sync {
@@ -18,6 +21,26 @@ pub trait Health: Send + Sync {
 
     /// Every consumer, in the order of the configuration.
     fn consumers(&self) -> Vec<ConsumerReport>;
+}
+
+/// What the HTTP interface may tell the runtime to do.
+pub trait Operator: Send + Sync {
+    /// Moves a halted partition of a consumer past the event at `offset`.
+    fn skip<'a>(
+        &'a self,
+        consumer: &'a str,
+        partition: TopicPartition,
+        offset: u64,
+    ) -> BoxFuture<'a, Result<(), NotDone>>;
+}
+
+/// Why an operator's wish was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDone {
+    /// No consumer of this name is at work.
+    UnknownConsumer,
+    /// The consumer says why.
+    Refused(String),
 }
 
 /// The answer of `/readyz`.
@@ -67,4 +90,7 @@ pub struct PartitionReport {
     /// Why it is halted; absent while it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// The offset of the event that it is halted at; absent where it was something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted_at: Option<u64>,
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::StartFailure;
 use super::health::RuntimeHealth;
 use crate::broker::{Broker, Subscription};
-use crate::config::{self, Delivery};
+use crate::config::{self, Delivery, TopicPattern};
 use crate::consumer::generation::Generation;
 use crate::consumer::runner::{Parts, Runner};
 use crate::consumer::status;
@@ -150,6 +150,7 @@ impl Running {
             status,
             first_instance,
         });
+        health.commanded_by(&settings.name, runner.commander());
         let (drain, drained) = oneshot::channel();
         self.drains.push(drain);
         let name = settings.name.clone();
@@ -205,10 +206,12 @@ fn subscription(consumer: &config::Consumer) -> Subscription {
         .dead_letter
         .iter()
         .map(|dead_letter| dead_letter.topic.clone());
+    let mut topics = consumer.topics.clone();
+    topics.push(TopicPattern::Name(consumer.replay_topic()));
     Subscription {
         consumer: consumer.name.clone(),
         group: consumer.group.clone(),
-        topics: consumer.topics.clone(),
+        topics,
         excluded: outputs.chain(dead_letters).collect(),
         start: consumer.start.unwrap_or_default(),
         on_lost_position: consumer.on_lost_position,

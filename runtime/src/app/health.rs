@@ -1,16 +1,20 @@
 //! What the runtime tells of itself, from what its consumers show.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::admin::{ConsumerReport, Health, PartitionReport, Readiness};
+use crate::admin::{ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness};
 use crate::broker::Broker;
 use crate::config;
+use crate::consumer::skip::Commander;
 use crate::consumer::status::{SharedStatus, State, Status};
+use crate::event::TopicPartition;
 
 /// See the module.
 pub struct RuntimeHealth {
@@ -19,6 +23,7 @@ pub struct RuntimeHealth {
     started: AtomicBool,
     draining: AtomicBool,
     consumers: Mutex<Vec<(Arc<config::Consumer>, SharedStatus)>>,
+    commanders: Mutex<BTreeMap<Arc<str>, Commander>>,
 }
 
 impl RuntimeHealth {
@@ -30,6 +35,7 @@ impl RuntimeHealth {
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             consumers: Mutex::default(),
+            commanders: Mutex::default(),
         }
     }
 
@@ -48,6 +54,11 @@ impl RuntimeHealth {
         self.consumers.lock().push((settings, status));
     }
 
+    /// Says how a consumer is reached while it works.
+    pub fn commanded_by(&self, name: &Arc<str>, commander: Commander) {
+        self.commanders.lock().insert(name.clone(), commander);
+    }
+
     /// Every consumer as it stands.
     pub fn all(&self) -> Vec<(Arc<config::Consumer>, Status)> {
         let consumers = self.consumers.lock();
@@ -60,6 +71,22 @@ impl RuntimeHealth {
     /// Events that wait in the assigned partitions of all consumers.
     pub fn lag(&self) -> u64 {
         self.all().iter().map(|(_, status)| lag(status)).sum()
+    }
+}
+
+impl Operator for RuntimeHealth {
+    fn skip<'a>(
+        &'a self,
+        consumer: &'a str,
+        partition: TopicPartition,
+        offset: u64,
+    ) -> BoxFuture<'a, Result<(), NotDone>> {
+        let commander = self.commanders.lock().get(consumer).cloned();
+        Box::pin(async move {
+            let commander = commander.ok_or(NotDone::UnknownConsumer)?;
+            let skipped = commander.skip(partition, offset).await;
+            skipped.map_err(NotDone::Refused)
+        })
     }
 }
 
@@ -155,6 +182,7 @@ fn report(settings: &config::Consumer, status: &Status) -> ConsumerReport {
                 .end
                 .map_or(0, |end| end.saturating_sub(shown.position)),
             halted: shown.halted.clone(),
+            halted_at: shown.halted_at,
         });
     let halted = status
         .partitions

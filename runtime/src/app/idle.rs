@@ -70,11 +70,7 @@ async fn look(
     let enabled = || config.consumers.iter().filter(|consumer| consumer.enabled);
     for topic in topics.list().await? {
         // What others write to the same cluster is not waited for.
-        let wanted = |consumer: &Arc<Consumer>| {
-            let mut topics = consumer.topics.iter();
-            topics.any(|pattern| pattern.matches(&topic.name))
-        };
-        if !enabled().any(wanted) {
+        if !enabled().any(|consumer| consumer.reads(&topic.name)) {
             continue;
         }
         for (number, partition) in topic.partitions.iter().enumerate() {
@@ -154,24 +150,8 @@ fn elsewhere(consumer: &Consumer, status: &Status, ends: &Ends) -> Vec<TopicPart
         .filter(|(partition, (start, end))| {
             start < end
                 && !status.partitions.contains_key(*partition)
-                && consumer
-                    .topics
-                    .iter()
-                    .any(|topic| topic.matches(&partition.topic))
-                && !is_own_output(consumer, &partition.topic)
+                && consumer.reads(&partition.topic)
         })
         .map(|(partition, _)| partition.clone())
         .collect()
-}
-
-fn is_own_output(consumer: &Consumer, topic: &str) -> bool {
-    let named = |name: &Arc<str>| **name == *topic;
-    consumer
-        .outputs
-        .iter()
-        .any(|output| output.topic.as_ref().is_some_and(named))
-        || consumer
-            .dead_letter
-            .as_ref()
-            .is_some_and(|dead_letter| named(&dead_letter.topic))
 }

@@ -228,13 +228,14 @@ fn admin_state(
         };
         metrics.render(probe, host.hooks().custom_metrics.gather())
     };
-    Arc::new(State::new(
+    let state = State::new(
         Arc::new(scrape),
         broker.topics(),
         health.clone(),
         config.topics.clone(),
         store_id(&config.broker),
-    ))
+    );
+    Arc::new(state.with_operator(health.clone()))
 }
 
 /// The sockets of the control plane, bound before anything else starts.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::{BrokerError, Chunk, PartitionInfo, Place, ReadLimits, TopicInfo, Topics};
+use super::{BrokerError, Chunk, Commit, PartitionInfo, Place, ReadLimits, TopicInfo, Topics};
 use crate::config::TopicSettings;
 use crate::decide::offsets::Progress;
 use crate::event::{BlockBuilder, NewEvent, TopicPartition};
@@ -206,6 +206,26 @@ impl Topics for Memory {
         Box::pin(async move {
             self.check()?;
             Ok(self.positions.lock().clone())
+        })
+    }
+
+    fn set_positions<'a>(
+        &'a self,
+        _group: &'a str,
+        commits: Vec<Commit>,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            self.check()?;
+            let mut positions = self.positions.lock();
+            for Commit {
+                partition,
+                progress,
+            } in commits
+            {
+                positions.retain(|(known, _)| *known != partition);
+                positions.push((partition, progress));
+            }
+            Ok(())
         })
     }
 }

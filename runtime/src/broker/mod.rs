@@ -150,6 +150,10 @@ pub trait Control: Send + Sync {
     /// Hands over events of these partitions again.
     fn release(&self, partitions: &[TopicPartition]);
 
+    /// Gives these partitions up and takes them again where the group stands by then, with an open
+    /// valve. The source tells of it as of lost and assigned partitions; the group hears nothing.
+    fn retake(&self, partitions: &[TopicPartition]);
+
     /// The ends (one past the last event that may be read) as last heard of, for the assigned
     /// partitions; a partition not heard of yet is missing.
     fn ends(&self) -> Vec<(TopicPartition, u64)>;
@@ -273,6 +277,14 @@ pub trait Topics: Send + Sync {
         &'a self,
         group: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(TopicPartition, Progress)>, BrokerError>>;
+
+    /// Moves positions of a group that nobody is a member of. `Refused` where it has members, who
+    /// would not hear of it.
+    fn set_positions<'a>(
+        &'a self,
+        group: &'a str,
+        commits: Vec<Commit>,
+    ) -> BoxFuture<'a, Result<(), BrokerError>>;
 }
 
 /// A topic and its partitions.

@@ -59,7 +59,7 @@ fn digits(text: &str) -> Option<u64> {
 
 /// Milliseconds since 1970-01-01 UTC of a number of milliseconds, a date or an RFC 3339 time; a
 /// time without an offset is UTC.
-fn time_ms(text: &str) -> Option<i64> {
+pub fn time_ms(text: &str) -> Option<i64> {
     if let Some(number) = digits(text) {
         return i64::try_from(number).ok();
     }

@@ -129,7 +129,8 @@ impl Format {
     }
 }
 
-fn push(bytes: Option<&[u8]>, visible: bool, out: &mut Vec<u8>) -> std::io::Result<()> {
+/// Appends bytes; with `visible`, control characters but the tab as `\xHH`.
+pub fn push(bytes: Option<&[u8]>, visible: bool, out: &mut Vec<u8>) -> std::io::Result<()> {
     let bytes = bytes.unwrap_or_default();
     let plain = |byte: u8| !byte.is_ascii_control() || byte == b'\t';
     if !visible || bytes.iter().all(|&byte| plain(byte) && byte < 0x80) {

@@ -14,7 +14,7 @@ use super::table::Table;
 use super::{Context, OutputFormat, connect, terminal};
 use crate::admin::ConsumerReport;
 use crate::broker::{PartitionInfo, Topics};
-use crate::config::{Config, Consumer, Start, TopicPattern};
+use crate::config::{Config, Consumer, Start};
 use crate::decide::offsets::Progress;
 use crate::event::TopicPartition;
 
@@ -47,9 +47,7 @@ struct Row {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let config = connect::load(context)?;
     for name in &args.consumers {
-        if !config.consumers.iter().any(|c| *c.name == **name) {
-            anyhow::bail!("there is no consumer {name} in {}", config.file.display());
-        }
+        super::consumer(&config, name)?;
     }
     let reports: Option<Vec<ConsumerReport>> = match connect::running(&config).await? {
         Some(remote) => Some(remote.get("/api/v1/consumers".to_owned()).await?),
@@ -95,12 +93,17 @@ async fn rows(
         }
         let positions = topics.positions(&consumer.group).await?;
         let report = reports.map(|all| all.iter().find(|report| *report.name == *consumer.name));
-        for info in known.iter().filter(|info| reads(consumer, &info.name)) {
+        for info in known.iter().filter(|info| consumer.reads(&info.name)) {
             for (number, bounds) in (0..).zip(&info.partitions) {
                 let partition = TopicPartition::new(info.name.clone(), number);
                 let progress = positions.iter().find(|(known, _)| *known == partition);
                 let progress = progress.map(|(_, progress)| progress);
                 let (state, reason) = state(consumer, report, &partition);
+                // What was sent back is read from its beginning, wherever the group starts.
+                let start = match consumer.is_replay_topic(&info.name) {
+                    true => Some(Start::Beginning),
+                    false => consumer.start,
+                };
                 rows.push(Row {
                     consumer: consumer.name.to_string(),
                     group: consumer.group.to_string(),
@@ -108,7 +111,7 @@ async fn rows(
                     partition: number,
                     position: progress.map(|progress| progress.next),
                     end: bounds.end,
-                    lag: lag(consumer, progress, *bounds),
+                    lag: lag(start, progress, *bounds),
                     state,
                     reason,
                 });
@@ -118,28 +121,11 @@ async fn rows(
     Ok(rows)
 }
 
-/// Whether a consumer reads a topic: by name, or by a pattern that its own outputs never match.
-fn reads(consumer: &Consumer, topic: &str) -> bool {
-    let outputs = consumer
-        .outputs
-        .iter()
-        .filter_map(|output| output.topic.as_deref());
-    let dead_letters = consumer
-        .dead_letter
-        .iter()
-        .map(|dead_letter| &*dead_letter.topic);
-    let own = outputs.chain(dead_letters).any(|name| name == topic);
-    consumer.topics.iter().any(|entry| match entry {
-        TopicPattern::Name(_) => entry.matches(topic),
-        TopicPattern::Pattern(_) => !own && entry.matches(topic),
-    })
-}
-
 /// Unsettled events of a partition. A group without a position begins where `start` says; a time
 /// is counted from the beginning, the most it can be.
-fn lag(consumer: &Consumer, progress: Option<&Progress>, bounds: PartitionInfo) -> u64 {
+fn lag(start: Option<Start>, progress: Option<&Progress>, bounds: PartitionInfo) -> u64 {
     let Some(progress) = progress else {
-        return match consumer.start {
+        return match start {
             Some(Start::End) => 0,
             _ => bounds.end.saturating_sub(bounds.start),
         };

@@ -11,14 +11,17 @@ mod completions;
 pub mod config;
 pub mod connect;
 mod consume;
+mod dlq;
 mod exit;
 mod format;
 mod lag;
 mod lines;
 mod merge;
+mod place;
 mod plugin;
 mod produce;
 mod run;
+mod skip;
 mod table;
 mod terminal;
 mod topics;
@@ -28,11 +31,13 @@ use std::io::IsTerminal as _;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::builder::FalseyValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use self::exit::Failure;
+use crate::config::{Config, Consumer};
 use crate::logging::{self, LogFormat};
 
 /// Heading of the options that every command takes.
@@ -123,6 +128,10 @@ enum Command {
     Topics(topics::Args),
     /// Show how far each consumer is
     Lag(lag::Args),
+    /// Browse dead letters and send them back to their consumer
+    Dlq(dlq::Args),
+    /// Move a halted partition past one event
+    Skip(skip::Args),
     /// Look at plugins
     Plugin(plugin::Args),
     /// Print completions for a shell
@@ -237,9 +246,17 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Consume(args) => consume::run(args, context).await,
         Command::Topics(args) => topics::run(args, context).await,
         Command::Lag(args) => lag::run(args, context).await,
+        Command::Dlq(args) => dlq::run(args, context).await,
+        Command::Skip(args) => skip::run(args, context).await,
         Command::Plugin(args) => plugin::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
     }
+}
+
+/// The consumer of this name.
+fn consumer<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Arc<Consumer>> {
+    let found = config.consumers.iter().find(|known| *known.name == *name);
+    found.ok_or_else(|| anyhow::anyhow!("there is no consumer {name} in {}", config.file.display()))
 }
 
 /// The whole command line, for completions.

@@ -133,6 +133,38 @@ pub struct Consumer {
     pub on_lost_position: OnLostPosition,
 }
 
+impl Consumer {
+    /// The topic of events that come back to this consumer alone; the first replay makes it.
+    pub fn replay_topic(&self) -> Arc<str> {
+        format!("millstream.{}.replay", self.group).into()
+    }
+
+    /// Whether `topic` is [`Self::replay_topic`]; it allocates nothing.
+    pub fn is_replay_topic(&self, topic: &str) -> bool {
+        let middle = topic.strip_prefix("millstream.");
+        middle.and_then(|rest| rest.strip_suffix(".replay")) == Some(&*self.group)
+    }
+
+    /// Whether it reads a topic: its replay topic, one that it names, or one that a pattern means,
+    /// which its own outputs and dead letters never are.
+    pub fn reads(&self, topic: &str) -> bool {
+        let outputs = self
+            .outputs
+            .iter()
+            .filter_map(|output| output.topic.as_deref());
+        let dead_letters = self
+            .dead_letter
+            .iter()
+            .map(|dead_letter| &*dead_letter.topic);
+        let own = outputs.chain(dead_letters).any(|name| name == topic);
+        self.is_replay_topic(topic)
+            || self.topics.iter().any(|entry| match entry {
+                TopicPattern::Name(_) => entry.matches(topic),
+                TopicPattern::Pattern(_) => !own && entry.matches(topic),
+            })
+    }
+}
+
 /// Where a component comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginSource {

@@ -154,6 +154,7 @@ impl Context<'_> {
             consumer,
             digest,
             &event,
+            self.settings().is_replay_topic(&event.source().topic),
             &failure,
         );
         Fate::Settled(Outcome::DeadLettered, Some(failure.reason))
@@ -338,7 +339,11 @@ fn derive_all(
     verdicts: &[Verdict],
 ) -> Vec<bool> {
     let settings = context.settings();
-    let mut deriver = Deriver::new(&settings.name, context.now_ms);
+    let mut deriver = Deriver::new(
+        &settings.name,
+        work.is_of(|topic| settings.is_replay_topic(topic)),
+        context.now_ms,
+    );
     let mut emitted = vec![false; work.len()];
     let mut own: Vec<OwnHeader<'_>> = Vec::new();
     derive::reserve(&mut answer.records, outcome, work);

@@ -95,7 +95,7 @@ async fn process(
 ) -> Result<Answer, Trouble> {
     let settings = &generation.settings;
     let deadline = pace::budget(settings.limits.deadline, settings.limits.call, work.len());
-    let packed = Packed::new(work);
+    let packed = Packed::new(work, work.is_of(|topic| settings.is_replay_topic(topic)));
     let budget_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
     let batch = packed.batch(budget_ms, settings.ordering == Ordering::Partition);
     let answered = instance.process(batch, &CallContext { deadline }).await;

@@ -157,18 +157,23 @@ impl Runner {
         self.show(Instant::now());
     }
 
-    /// Stops a partition at an event that failed for good.
-    pub(super) fn halt(&mut self, id: u64, reason: String) {
+    /// Stops a partition, at the event that failed for good where it was one.
+    pub(super) fn halt(&mut self, id: u64, at: Option<u64>, reason: String) {
         let Some(partition) = self.partitions.get_mut(&id) else {
             return;
         };
+        // What else fails while it stands comes again when it goes on.
+        if partition.halted.is_some() {
+            return;
+        }
         let name = partition.name.clone();
         partition.halted = Some(reason.clone());
+        partition.halted_at = at;
         partition.held_since.get_or_insert_with(Instant::now);
         self.control.hold(std::slice::from_ref(&name));
         tracing::error!(
             consumer = %self.settings().name, partition = %name, %reason,
-            "the partition halts and the others go on; mend the cause, then start again"
+            "the partition halts and the others go on; mend the cause and start again, or skip the event"
         );
         self.abandon_waiting(id);
         self.show(Instant::now());
@@ -217,7 +222,7 @@ impl Runner {
                     abandoned.push(index);
                 }
                 Fate::Halt(reason) => {
-                    halt = Some(reason.clone());
+                    halt = Some((work.event(index).offset(), reason.clone()));
                     abandoned.push(index);
                 }
                 _ if standing || halt.is_some() || slot.is_none() => abandoned.push(index),
@@ -246,8 +251,8 @@ impl Runner {
                 work,
             });
         }
-        if let Some(reason) = halt {
-            self.halt(assignment, reason);
+        if let Some((at, reason)) = halt {
+            self.halt(assignment, Some(at), reason);
         }
     }
 
@@ -397,14 +402,14 @@ impl Runner {
                 return Mended::Write;
             }
             let reason = format!("what follows from offset {offset} cannot be written: {error}");
-            halt = Some((unit.assignment, format!("{reason}; {hint}")));
+            halt = Some((unit.assignment, offset, format!("{reason}; {hint}")));
             Mended::Drop
         });
         for unit in &dropped {
             self.abandon_unit(unit);
         }
-        if let Some((assignment, reason)) = halt {
-            self.halt(assignment, reason);
+        if let Some((assignment, at, reason)) = halt {
+            self.halt(assignment, Some(at), reason);
         }
     }
 

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::derive;
+use super::replay;
 use crate::event::EventView;
 use crate::records::{NewRecord, Records};
 
@@ -22,13 +24,14 @@ pub enum Reason {
     Memory,
     Invalid,
     Decode,
+    Oversize,
     Undeliverable,
     Hops,
 }
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rejected,
         Self::RetriesExhausted,
         Self::Trap,
@@ -36,9 +39,15 @@ impl Reason {
         Self::Memory,
         Self::Invalid,
         Self::Decode,
+        Self::Oversize,
         Self::Undeliverable,
         Self::Hops,
     ];
+
+    /// The reason of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
 
     /// As it stands in headers and labels.
     pub const fn name(self) -> &'static str {
@@ -50,6 +59,7 @@ impl Reason {
             Self::Memory => "memory",
             Self::Invalid => "invalid",
             Self::Decode => "decode",
+            Self::Oversize => "oversize",
             Self::Undeliverable => "undeliverable",
             Self::Hops => "hops",
         }
@@ -69,13 +79,15 @@ pub struct Failure {
     pub first_seen_ms: i64,
 }
 
-/// Appends the dead letter of `event` for `topic`.
+/// Appends the dead letter of `event` for `topic`. An event that was `replayed` keeps the identity
+/// under which it was dead-lettered first.
 pub fn push(
     records: &mut Records,
     topic: &Arc<str>,
     consumer: &str,
     digest: &str,
     event: &EventView<'_>,
+    replayed: bool,
     failure: &Failure,
 ) {
     records.push(
@@ -97,29 +109,46 @@ pub fn push(
                 .unwrap_or(0);
         }
         // An event that was replayed and failed again says why it failed this time.
-        if !name.starts_with(PREFIX.as_bytes()) {
+        let ours = name.starts_with(PREFIX.as_bytes())
+            || name.starts_with(replay::PREFIX.as_bytes())
+            || name == derive::HOPS.as_bytes();
+        if !ours {
             records.push_header(name, value);
         }
     }
+    let source = event.source();
+    let mut place = (&*source.topic, source.partition, event.offset());
+    let mut first_seen_ms = failure.first_seen_ms;
+    let origin = replayed.then(|| replay::Origin::of(event)).flatten();
+    if let Some(origin) = &origin {
+        place = (
+            &origin.partition.topic,
+            origin.partition.partition,
+            origin.offset,
+        );
+        count = origin.count;
+        first_seen_ms = first_seen_ms.min(origin.first_seen_ms);
+    }
     let mut text = String::new();
-    let mut add = |name: &str, value: &dyn std::fmt::Display| {
+    let mut add = |prefix: &str, name: &str, value: &dyn std::fmt::Display| {
         text.clear();
         let _ = write!(text, "{value}");
-        let header = format!("{PREFIX}{name}");
+        let header = format!("{prefix}{name}");
         records.push_header(header.as_bytes(), Some(text.as_bytes()));
     };
-    let source = event.source();
+    add(derive::HOPS, "", &derive::hops(event).saturating_add(1));
+    let mut add = |name: &str, value: &dyn std::fmt::Display| add(PREFIX, name, value);
     add("consumer", &consumer);
-    add("topic", &source.topic);
-    add("partition", &source.partition);
-    add("offset", &event.offset());
+    add("topic", &place.0);
+    add("partition", &place.1);
+    add("offset", &place.2);
     add("timestamp", &event.timestamp_ms());
     add("reason", &failure.reason.name());
     add("code", &failure.code);
     add("error", &cut(&failure.error, ERROR_LIMIT));
     add("attempts", &failure.attempts);
     add("count", &count.saturating_add(1));
-    add("first-seen", &failure.first_seen_ms);
+    add("first-seen", &first_seen_ms);
     add("plugin-digest", &digest);
 }
 
@@ -172,6 +201,7 @@ mod tests {
             "enrich",
             "sha256:aa",
             &block.event(0),
+            false,
             &failure(&long),
         );
         let record = records.get(0);
@@ -192,5 +222,6 @@ mod tests {
         assert_eq!(header("millstream-dlq-reason"), "rejected");
         assert_eq!(header("millstream-dlq-count"), "3");
         assert_eq!(header("millstream-dlq-error").len(), ERROR_LIMIT);
+        assert_eq!(header("millstream-hops"), "1");
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use millstream_wire as wire;
 use millstream_wire::HeaderEdit;
 
+use super::replay::Origin;
 use super::work::Work;
 use crate::event::{EventView, TopicPartition};
 use crate::records::{NewRecord, Records};
@@ -65,6 +66,8 @@ pub struct Derived<'a> {
 /// Writes derived events of one consumer; keeps its buffers.
 pub struct Deriver {
     consumer: Arc<str>,
+    /// Whether the sources were sent back: then they are the events that they first were.
+    replayed: bool,
     now_ms: i64,
     /// `topic/partition/` of the events that are derived from now.
     place: Vec<u8>,
@@ -74,10 +77,12 @@ pub struct Deriver {
 }
 
 impl Deriver {
-    /// For `consumer`, at this time of the wall clock.
-    pub fn new(consumer: &Arc<str>, now_ms: i64) -> Self {
+    /// For `consumer`, at this time of the wall clock; `replayed` says that the sources are of its
+    /// replay topic.
+    pub fn new(consumer: &Arc<str>, replayed: bool, now_ms: i64) -> Self {
         Self {
             consumer: consumer.clone(),
+            replayed,
             now_ms,
             place: Vec::new(),
             place_of: None,
@@ -215,6 +220,13 @@ impl Deriver {
             self.place_of = Some(partition.clone());
         }
         self.id.clear();
+        if self.replayed
+            && let Some(origin) = Origin::of(source)
+        {
+            let id = format!("{}/{}", origin.partition, origin.offset);
+            self.id.extend_from_slice(id.as_bytes());
+            return;
+        }
         self.id.extend_from_slice(&self.place);
         decimal(&mut self.id, source.offset());
     }
@@ -360,6 +372,15 @@ mod tests {
     }
 
     fn headers(block: &Block, edit: HeaderEdit, own: &[OwnHeader<'_>]) -> BTreeMap<String, String> {
+        headers_of(block, false, edit, own)
+    }
+
+    fn headers_of(
+        block: &Block,
+        replayed: bool,
+        edit: HeaderEdit,
+        own: &[OwnHeader<'_>],
+    ) -> BTreeMap<String, String> {
         let derived = Derived {
             key: Some(b"k"),
             value: Some(b"w"),
@@ -371,7 +392,7 @@ mod tests {
             inherits: true,
         };
         let mut records = Records::new();
-        Deriver::new(&"enrich".into(), NOW).push(
+        Deriver::new(&"enrich".into(), replayed, NOW).push(
             &mut records,
             &"out".into(),
             &block.event(0),
@@ -415,6 +436,23 @@ mod tests {
         assert_eq!(found["millstream-hops"], "5");
         assert_eq!(found["millstream-id"], "orders/3/42/1");
         assert!(!found.contains_key("millstream-dlq-reason"));
+    }
+
+    /// Sent back twice by mistake, its derived events must be the same for whoever goes by their ids.
+    #[test]
+    fn what_was_sent_back_gives_the_ids_of_the_event_that_it_was() {
+        let block = source(&[
+            ("millstream-replay-of", "lines/1/9"),
+            ("millstream-replay-count", "1"),
+            ("millstream-replay-first-seen", "1"),
+        ]);
+        let found = headers_of(&block, true, HeaderEdit::Keep, &[]);
+        assert_eq!(found["millstream-source"], "lines/1/9");
+        assert_eq!(found["millstream-id"], "lines/1/9/1");
+        assert!(!found.contains_key("millstream-replay-of"));
+        // On any other topic a producer may have written the header.
+        let found = headers(&block, HeaderEdit::Keep, &[]);
+        assert_eq!(found["millstream-source"], "orders/3/42");
     }
 
     #[test]

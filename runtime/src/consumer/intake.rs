@@ -50,7 +50,7 @@ impl Runner {
             }
             SourceEvent::Halted { partition, reason } => {
                 if let Some(id) = self.assignments.get(&partition).copied() {
-                    self.halt(id, reason);
+                    self.halt(id, None, reason);
                 }
             }
             SourceEvent::Failed(error) => {
@@ -145,12 +145,21 @@ impl Runner {
         let Some(tracker) = self.positions.tracker(block.source()) else {
             return sorted;
         };
-        let everything = settings.filter.conditions.is_empty();
+        // What was sent back is meant for the plugin, whatever the filter says by now.
+        let everything = settings.filter.conditions.is_empty()
+            || settings.is_replay_topic(&block.source().topic);
+        let largest = settings.limits.memory;
+        let may_be_oversize = block.bytes() as u64 > largest;
         for (index, event) in block.iter().enumerate() {
             if !tracker.admit(event.offset()) {
                 continue;
             }
-            if let Some((reason, error)) = refusal(&event, settings.limits.hops) {
+            let refused = match may_be_oversize {
+                true => oversize(&event, largest),
+                false => None,
+            };
+            let refused = refused.or_else(|| refusal(&event, settings.limits.hops));
+            if let Some((reason, error)) = refused {
                 sorted.refused.push((index as u32, reason, error));
             } else if everything || routing::wants(&settings.filter, &event) {
                 sorted.wanted.push(index as u32);
@@ -303,6 +312,16 @@ struct Sorted {
     wanted: Vec<u32>,
     refused: Vec<(u32, Reason, String)>,
     filtered: usize,
+}
+
+/// Why an event cannot cross the wall: the plugin's memory would have to hold more than it may have.
+fn oversize(event: &EventView<'_>, largest: u64) -> Option<(Reason, String)> {
+    let bytes = event.bytes() as u64;
+    (bytes > largest).then(|| {
+        let error =
+            format!("it has {bytes} bytes, and limits.memory = {largest} cannot hold it: raise limits.memory");
+        (Reason::Oversize, error)
+    })
 }
 
 /// Why an event may not cross the wall.

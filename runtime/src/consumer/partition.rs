@@ -23,6 +23,8 @@ pub struct Partition {
     pub held_since: Option<Instant>,
     /// Why it stands still for good.
     pub halted: Option<String>,
+    /// The event that it halted at, where it was one.
+    pub halted_at: Option<u64>,
     /// The slot that the next events go to, without ordering.
     turn: usize,
     /// Blocks with unsettled events: their end and the timestamp of their first event.
@@ -47,6 +49,7 @@ impl Partition {
             load: Load::default(),
             held_since: None,
             halted: None,
+            halted_at: None,
             turn: 0,
             unsettled: VecDeque::new(),
             end: None,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ use super::instances::Instances;
 use super::outlet::Outlet;
 use super::partition::Partition;
 use super::positions::Positions;
+use super::skip::{self, Commander, Skip};
 use super::status::{PartitionStatus, SharedStatus, State};
 use super::work::Work;
 use crate::broker::{Control, Session, Source};
@@ -81,6 +82,8 @@ pub struct Runner {
     pub(super) ledger: SharedLedger,
     pub(super) status: SharedStatus,
     next_tick: Instant,
+    commander: Commander,
+    commands: mpsc::Receiver<Skip>,
 }
 
 impl Runner {
@@ -98,7 +101,10 @@ impl Runner {
             ledger.digest = parts.generation.digest().clone();
             ledger.generation = parts.generation.number;
         }
+        let (commander, commands) = skip::channel();
         Self {
+            commander,
+            commands,
             source: parts.session.source,
             control: parts.session.control,
             writer: Outlet::new(sink.clone(), settings),
@@ -121,6 +127,11 @@ impl Runner {
             next_tick: Instant::now(),
             generation: parts.generation,
         }
+    }
+
+    /// Reaches the consumer while it works.
+    pub fn commander(&self) -> Commander {
+        self.commander.clone()
     }
 
     /// The consumer's settings.
@@ -150,6 +161,7 @@ impl Runner {
                 written = self.writer.next() => self.on_written(written),
                 committed = self.positions.committed() => self.on_committed(&committed),
                 () = tokio::time::sleep_until(wake) => self.on_time(Instant::now()),
+                Some(command) = self.commands.recv() => self.on_command(command).await,
                 event = self.source.next() => self.on_source(event).await,
             }
         }
@@ -382,6 +394,7 @@ impl Runner {
                 position,
                 end: partition.end,
                 halted: partition.halted.clone(),
+                halted_at: partition.halted_at,
             };
             shown.insert(partition.name.clone(), status);
         }
@@ -430,6 +443,7 @@ impl Runner {
     /// Ends in the order of SEMANTICS: admission, calls, units, positions, membership.
     async fn drain(mut self, deadline: Instant) -> anyhow::Result<()> {
         self.state = State::Draining;
+        self.commands.close();
         let names: Vec<_> = self.assignments.keys().cloned().collect();
         self.control.hold(&names);
         for id in self.partitions.keys().copied().collect::<Vec<_>>() {

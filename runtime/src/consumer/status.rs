@@ -54,6 +54,8 @@ pub struct PartitionStatus {
     pub end: Option<u64>,
     /// Why it stands still for good.
     pub halted: Option<String>,
+    /// The offset of the event that it halted at, where it was one.
+    pub halted_at: Option<u64>,
 }
 
 /// A consumer at one moment.

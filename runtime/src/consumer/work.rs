@@ -5,6 +5,7 @@ use std::sync::Arc;
 use millstream_wire as wire;
 use tokio::time::Instant;
 
+use super::replay::Origin;
 use crate::event::{Block, EventView};
 
 /// An event in a lane: where it lies, and what it has been through.
@@ -51,6 +52,13 @@ impl Work {
         self.items.is_empty()
     }
 
+    /// Whether this holds of the topic that its events are of.
+    pub fn is_of(&self, holds: impl Fn(&str) -> bool) -> bool {
+        self.blocks
+            .first()
+            .is_some_and(|block| holds(&block.source().topic))
+    }
+
     /// The block of an item.
     pub fn block(&self, item: &Item) -> &Arc<Block> {
         &self.blocks[item.block as usize]
@@ -86,9 +94,10 @@ pub enum Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// Packs the events of `work`, which are of one topic.
-    pub fn new(work: &'a Work) -> Self {
-        if work.is_a_whole_block() {
+    /// Packs the events of `work`, which are of one topic. Those that were `replayed` stand where they
+    /// first were: a plugin that goes by topic or id takes them as it would have then.
+    pub fn new(work: &'a Work, replayed: bool) -> Self {
+        if !replayed && work.is_a_whole_block() {
             return Self::Whole(&work.blocks[0]);
         }
         let bytes: usize = (0..work.len()).map(|index| work.event(index).bytes()).sum();
@@ -107,6 +116,11 @@ impl<'a> Packed<'a> {
                 start: 0,
                 length: topic.len() as u32,
             };
+            if let Some(origin) = replayed.then(|| Origin::of(&view)).flatten() {
+                event.topic = append(&mut data, origin.partition.topic.as_bytes());
+                event.partition = origin.partition.partition;
+                event.offset = origin.offset;
+            }
             event.key = append(&mut data, view.key().unwrap_or_default());
             event.value = append(&mut data, view.value().unwrap_or_default());
             event.headers_start = headers.len() as u32;
@@ -163,6 +177,7 @@ fn append(data: &mut Vec<u8>, bytes: &[u8]) -> wire::Span {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::replay;
     use super::*;
     use crate::event::{BlockBuilder, NewEvent, TopicPartition};
 
@@ -191,15 +206,49 @@ pub(crate) mod tests {
         }
     }
 
+    /// A plugin of several topics goes by the topic, and its calls to the outside by the place.
+    #[test]
+    fn a_replayed_event_crosses_as_the_event_that_it_was() {
+        let mut builder = BlockBuilder::new(TopicPartition::new("millstream.g.replay", 0), 2, 0);
+        for (offset, of) in [(7, Some("orders/3/42")), (8, None)] {
+            builder.push(NewEvent {
+                offset,
+                timestamp_ms: 1_000,
+                timestamp_of_broker: false,
+                key: None,
+                value: None,
+            });
+            for (name, value) in of
+                .iter()
+                .flat_map(|of| [(replay::OF, *of), (replay::COUNT, "1")])
+            {
+                builder.push_header(name.as_bytes(), Some(value.as_bytes()));
+            }
+            builder.push_header(replay::FIRST_SEEN.as_bytes(), Some(b"1"));
+        }
+        let block = Arc::new(builder.build());
+        let mut work = Work::default();
+        work.push(&block, item(0, 1));
+        work.push(&block, item(1, 1));
+        let packed = Packed::new(&work, true);
+        let batch = packed.batch(1_000, true);
+        let places = batch.events.iter().map(|event| {
+            let topic = event.topic.of(batch.data).expect("within the data");
+            (topic, event.partition, event.offset)
+        });
+        let expected = [(&b"orders"[..], 3, 42), (&b"millstream.g.replay"[..], 0, 8)];
+        assert_eq!(places.collect::<Vec<_>>(), expected);
+    }
+
     #[test]
     fn a_whole_block_crosses_as_it_lies() {
         let block = block(&[(1, "a"), (2, "b")]);
         let mut work = Work::default();
         work.push(&block, item(0, 1));
         work.push(&block, item(1, 1));
-        assert!(matches!(Packed::new(&work), Packed::Whole(_)));
+        assert!(matches!(Packed::new(&work, false), Packed::Whole(_)));
         work.items[1].attempt = 2;
-        assert!(matches!(Packed::new(&work), Packed::Copied { .. }));
+        assert!(matches!(Packed::new(&work, false), Packed::Copied { .. }));
     }
 
     /// A span that still points into the old block would show the plugin another event's bytes.
@@ -209,7 +258,7 @@ pub(crate) mod tests {
         let mut work = Work::default();
         work.push(&first, item(1, 3));
         work.push(&second, item(0, 1));
-        let packed = Packed::new(&work);
+        let packed = Packed::new(&work, false);
         let batch = packed.batch(10, true);
         let seen: Vec<_> = batch
             .events

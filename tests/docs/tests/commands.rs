@@ -264,7 +264,7 @@ fn is_assignment(word: &str) -> bool {
 
 /// The words that choose a command: at most two, and none that stands for a value.
 fn subcommand(words: &[&str]) -> String {
-    let nested = ["config", "topics", "plugin"];
+    let nested = ["config", "dlq", "plugin", "topics"];
     let plain = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
     let first = words.first().copied().filter(|word| plain(word));
     let second = words.get(1).copied().filter(|word| plain(word));

@@ -31,6 +31,7 @@ struct Member {
     /// Partitions that are ours: their assignment and where to fetch next.
     owned: Mutex<BTreeMap<u32, Owned>>,
     held: Mutex<BTreeSet<u32>>,
+    retaken: Mutex<Vec<u32>>,
     incarnation: u64,
     /// Writes go one after the other: how many were tried.
     writing: AsyncMutex<u64>,
@@ -54,6 +55,7 @@ pub fn join(world: SharedWorld, seed: u64, incarnation: u64, hostility: Hostilit
         hostility,
         owned: Mutex::default(),
         held: Mutex::default(),
+        retaken: Mutex::default(),
         incarnation,
         writing: AsyncMutex::default(),
         fail_until: Mutex::default(),
@@ -141,12 +143,16 @@ impl SimSource {
 
     fn revoke(&mut self) -> Option<SourceEvent> {
         let mut random = self.member.random.lock();
-        if random.f64() >= self.member.hostility.revoke {
-            return None;
-        }
-        let partitions: Vec<u32> = self.member.owned.lock().keys().copied().collect();
-        let partition = *partitions.get(random.usize(0..partitions.len().max(1)))?;
-        let lost = random.f64() < 0.3;
+        let retaken = self.member.retaken.lock().pop();
+        let (partition, lost) = match retaken {
+            Some(partition) => (partition, true),
+            None if random.f64() >= self.member.hostility.revoke => return None,
+            None => {
+                let partitions: Vec<u32> = self.member.owned.lock().keys().copied().collect();
+                let partition = *partitions.get(random.usize(0..partitions.len().max(1)))?;
+                (partition, random.f64() < 0.3)
+            }
+        };
         if lost {
             self.member.world.lock().owners.remove(&partition);
         }
@@ -209,6 +215,11 @@ impl Control for SimControl {
         for partition in partitions {
             held.remove(&partition.partition);
         }
+    }
+
+    fn retake(&self, partitions: &[TopicPartition]) {
+        let numbers = partitions.iter().map(|partition| partition.partition);
+        self.0.retaken.lock().extend(numbers);
     }
 
     fn ends(&self) -> Vec<(TopicPartition, u64)> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::broker::memory::Memory;
 use crate::config::secret::Secret;
+use crate::event::TopicPartition;
 
 /// A runtime whose health is what the test says.
 #[derive(Default)]
@@ -74,13 +76,14 @@ fn bench(token: Option<&str>) -> Bench {
         max_event: Some(100),
         ..TopicSettings::default()
     };
-    let state = Arc::new(State::new(
+    let state = State::new(
         Arc::new(|| "up 1\n".to_owned()),
         topics.clone(),
         health.clone(),
         BTreeMap::from([("small".into(), settings)]),
         "store".to_owned(),
-    ));
+    );
+    let state = Arc::new(state.with_operator(Arc::new(One)));
     Bench {
         router: router(state.clone(), &admin(token)),
         topics,
@@ -145,6 +148,55 @@ async fn text(response: Response<Body>) -> String {
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
+
+/// An operator that lets one event alone be skipped.
+struct One;
+
+impl Operator for One {
+    fn skip<'a>(
+        &'a self,
+        consumer: &'a str,
+        partition: TopicPartition,
+        offset: u64,
+    ) -> BoxFuture<'a, Result<(), NotDone>> {
+        Box::pin(async move {
+            match (consumer, partition.to_string().as_str(), offset) {
+                ("enrich", "orders/1", 7) => Ok(()),
+                ("enrich", ..) => Err(NotDone::Refused("it is not halted there".to_owned())),
+                _ => Err(NotDone::UnknownConsumer),
+            }
+        })
+    }
+}
+
+/// A wrong answer would let a script believe that the poison is gone, or leave it there.
+#[tokio::test]
+async fn skipping_is_passed_on_and_says_why_not() {
+    let bench = bench(Some("hunter2"));
+    let place = |offset: u64| format!(r#"{{"topic":"orders","partition":1,"offset":{offset}}}"#);
+    let bearer = ("authorization", "Bearer hunter2");
+    let target = "/api/v1/consumers/enrich/skip";
+    let headers = [bearer, JSON];
+    let (status, answer) = bench.json("POST", target, &headers, &place(7)).await;
+    assert_eq!((status, answer), (200, json!({"changed": true})));
+    let (status, answer) = bench.json("POST", target, &headers, &place(8)).await;
+    assert_eq!(
+        (status, &answer["error"]),
+        (409, &json!("it is not halted there"))
+    );
+    let other = "/api/v1/consumers/other/skip";
+    assert_eq!(bench.status("POST", other, &headers, &place(7)).await, 404);
+    assert_eq!(bench.status("POST", target, &[JSON], &place(7)).await, 401);
+    for bad in ["", "{}", r#"{"topic":"a b","partition":1,"offset":7}"#] {
+        assert_eq!(
+            bench.status("POST", target, &headers, bad).await,
+            400,
+            "{bad}"
+        );
+    }
+    *bench.health.draining.lock() = true;
+    assert_eq!(bench.status("POST", target, &headers, &place(7)).await, 503);
+}
 
 #[tokio::test]
 async fn one_event_is_stored_with_its_key_and_headers() {

@@ -91,9 +91,11 @@ impl Fetcher {
     /// Takes up topics that came and gives up those that went.
     pub(super) fn assign(&mut self, store: &Store) -> Result<(), End> {
         let version = self.shared.catalog.version();
-        if self.catalog_version == Some(version) {
+        let retaken = self.session.take_retaken();
+        if self.catalog_version == Some(version) && retaken.is_empty() {
             return Ok(());
         }
+        self.revoke(|cursor| !retaken.contains(&cursor.partition.place));
         let first = self.catalog_version.is_none();
         self.catalog_version = Some(version);
         let wanted: Vec<_> = self
@@ -103,7 +105,10 @@ impl Fetcher {
             .into_iter()
             .filter(|topic| self.wants(topic))
             .collect();
-        self.revoke(&wanted);
+        self.revoke(|cursor| {
+            let id = cursor.partition.topic_id;
+            wanted.iter().any(|topic| topic.record.id == id)
+        });
         let new: Vec<_> = wanted
             .iter()
             .flat_map(|topic| &topic.partitions)
@@ -130,17 +135,19 @@ impl Fetcher {
         })
     }
 
-    fn revoke(&mut self, wanted: &[Arc<Topic>]) {
+    /// Gives up all partitions but those to be kept.
+    fn revoke(&mut self, keeps: impl Fn(&Cursor) -> bool) {
         let mut gone = Vec::new();
-        self.cursors.retain(|(id, _), cursor| {
-            let kept = wanted.iter().any(|topic| topic.record.id == *id);
+        self.cursors.retain(|_, cursor| {
+            let kept = keeps(cursor);
             if !kept {
                 gone.push(cursor.partition.place.clone());
             }
             kept
         });
         if !gone.is_empty() {
-            // The topic is gone already, so nobody is waited for.
+            // A topic that is gone and a partition that halted have nothing to finish: nobody is
+            // waited for.
             let (done, _) = oneshot::channel();
             let news = SourceEvent::Revoked {
                 partitions: gone.clone(),

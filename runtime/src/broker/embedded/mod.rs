@@ -124,6 +124,12 @@ struct OpenSession {
     thread: JoinHandle<()>,
 }
 
+impl OpenSession {
+    fn is_member(&self, group: &str) -> bool {
+        *self.group == *group && self.session.upgrade().is_some_and(|s| !s.is_closed())
+    }
+}
+
 impl EmbeddedBroker {
     /// Opens the store in the configured folder, or makes it, recovers what it holds, and makes the
     /// topics that the configuration names. Blocks on the disk: call it off the executors.
@@ -201,10 +207,7 @@ impl Broker for EmbeddedBroker {
         let session = Arc::new(SessionShared::new(&subscription));
         let group = subscription.group.clone();
         let mut sessions = self.shared.sessions.lock();
-        let open = |other: &OpenSession| {
-            other.group == group && other.session.upgrade().is_some_and(|s| !s.is_closed())
-        };
-        if sessions.iter().any(open) {
+        if sessions.iter().any(|open| open.is_member(&group)) {
             return Err(BrokerError::Refused(format!(
                 "group {group} has a member already; on the embedded broker a group has one: give \
                  consumer {} a group of its own",
@@ -304,6 +307,12 @@ impl Shared {
                 session.wake();
             }
         }
+    }
+
+    /// Whether somebody is a member of the group.
+    fn has_member(&self, group: &str) -> bool {
+        let sessions = self.sessions.lock();
+        sessions.iter().any(|open| open.is_member(group))
     }
 
     /// Waits for the threads of sessions that ended, this one's among them. Blocks.

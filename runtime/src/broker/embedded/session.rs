@@ -36,6 +36,8 @@ pub struct SessionShared {
     wake: Arc<Wake>,
     ahead: Load,
     assigned: Mutex<Vec<TopicPartition>>,
+    /// Partitions to be given up and taken again.
+    retaken: Mutex<Vec<TopicPartition>>,
     closed: AtomicBool,
 }
 
@@ -54,6 +56,7 @@ impl SessionShared {
             wake,
             ahead,
             assigned: Mutex::default(),
+            retaken: Mutex::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -85,6 +88,11 @@ impl SessionShared {
     /// Says which partitions the session has.
     pub fn set_assigned(&self, assigned: Vec<TopicPartition>) {
         *self.assigned.lock() = assigned;
+    }
+
+    /// The partitions that are to be given up and taken again; they are asked for once.
+    pub fn take_retaken(&self) -> Vec<TopicPartition> {
+        std::mem::take(&mut *self.retaken.lock())
     }
 
     /// How large the next block of one of so many partitions may be; `None` while there is no room.
@@ -143,6 +151,11 @@ impl Control for EmbeddedControl {
 
     fn release(&self, partitions: &[TopicPartition]) {
         self.session.outbox.release(partitions);
+        self.session.wake();
+    }
+
+    fn retake(&self, partitions: &[TopicPartition]) {
+        self.session.retaken.lock().extend_from_slice(partitions);
         self.session.wake();
     }
 

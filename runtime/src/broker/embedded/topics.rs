@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::groups;
-use super::queue::{Append, AppendError, AppendReply, Request};
+use super::queue::{Append, AppendError, AppendReply, Positions, Request};
 use super::reader::{self, Found};
 use super::store::Store;
-use crate::broker::{BrokerError, Chunk, Place, ReadLimits, TopicInfo, Topics};
+use crate::broker::{BrokerError, Chunk, Commit, Place, ReadLimits, TopicInfo, Topics};
 use crate::config::TopicSettings;
 use crate::decide::offsets::Progress;
 use crate::event::{BlockBuilder, TopicPartition};
@@ -175,5 +175,32 @@ impl Topics for EmbeddedTopics {
         Box::pin(
             self.blocking(move |shared, store| groups::positions(store, &shared.catalog, &group)),
         )
+    }
+
+    fn set_positions<'a>(
+        &'a self,
+        group: &'a str,
+        commits: Vec<Commit>,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            if self.shared.has_member(group) {
+                return Err(BrokerError::Refused(format!(
+                    "group {group} has a member, which would not hear of it: stop its runtime first"
+                )));
+            }
+            let (reply, answer) = oneshot::channel();
+            let request = Request::Commit(Positions {
+                group: group.into(),
+                commits,
+                found: true,
+                reply,
+            });
+            self.shared
+                .queue
+                .push(request)
+                .map_err(|_| super::closed())?;
+            let outcome = answer.await.map_err(|_| super::closed())?;
+            outcome.map_err(|error| BrokerError::Store(error.to_string()))
+        })
     }
 }

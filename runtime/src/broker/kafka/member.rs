@@ -53,6 +53,11 @@ impl MemberContext {
         self.demands.lock().pop_front()
     }
 
+    /// Adds a demand of our own, after those of the group.
+    pub(super) fn demand(&self, demand: Demand) {
+        self.demands.lock().push_back(demand);
+    }
+
     /// From now on partitions are given up without asking.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);

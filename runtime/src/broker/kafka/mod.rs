@@ -13,6 +13,7 @@ mod client;
 mod commit;
 mod errors;
 mod first_start;
+mod group;
 mod health;
 mod member;
 mod partitions;

@@ -64,6 +64,8 @@ pub(super) struct PollThread {
     /// Partitions to take up anew, since the broker no longer has their position.
     pub(super) lost: Vec<TopicPartition>,
     pub(super) retry_lost_at: Instant,
+    /// Partitions to give up and take again.
+    pub(super) retaken: Vec<TopicPartition>,
     pub(super) found: Option<Found>,
     failed: bool,
     watcher: Option<Watcher>,
@@ -103,6 +105,7 @@ impl PollThread {
             turn: None,
             lost: Vec::new(),
             retry_lost_at: now,
+            retaken: Vec::new(),
             found: None,
             failed: false,
             watcher: None,
@@ -138,6 +141,7 @@ impl PollThread {
         }
         self.serve_main();
         self.serve_group(now);
+        self.retake();
         self.serve_commits();
         let more = self.fetch();
         self.take_up_lost(now);
@@ -162,7 +166,7 @@ impl PollThread {
         ) {
             Ok(found) => {
                 self.found = Some(found);
-                if watch::has_patterns(&self.subscription) {
+                if watch::changes(&self.subscription) {
                     self.watch();
                 } else {
                     self.subscribe(&watch::names(&self.subscription, std::iter::empty()));
@@ -196,6 +200,7 @@ impl PollThread {
                 self.committer
                     .add(commits, reply, |partition| owned.contains_key(partition));
             }
+            Command::Retake(partitions) => self.retaken.extend(partitions),
             Command::Topics(names) => self.subscribe(&names),
             Command::Close(reply) => return Err(reply),
         }

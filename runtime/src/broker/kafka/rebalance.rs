@@ -277,6 +277,32 @@ impl PollThread {
         }
     }
 
+    /// Gives up the partitions that are to be taken again, and puts the taking among the group's
+    /// demands: what the group wants of them afterwards comes after it.
+    pub(super) fn retake(&mut self) {
+        // A demand that waits may be about them; with none, the next comes with the next poll.
+        if self.retaken.is_empty() || self.turn.is_some() {
+            return;
+        }
+        let mut ours = std::mem::take(&mut self.retaken);
+        ours.sort_unstable();
+        ours.dedup();
+        ours.retain(|partition| self.partitions.contains_key(partition));
+        if ours.is_empty() {
+            return;
+        }
+        self.give_up(&ours);
+        let (done, _) = oneshot::channel();
+        let news = SourceEvent::Revoked {
+            partitions: ours.clone(),
+            lost: true,
+            done,
+        };
+        self.outbox.revoke(&ours, news);
+        self.member.context().demand(Demand::Assign(ours));
+        self.wake.notify();
+    }
+
     /// Grants what the group still waits for, so that leaving does not wait for us.
     pub(super) fn grant_all(&mut self) {
         let mut waiting = Vec::new();

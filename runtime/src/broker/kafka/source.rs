@@ -30,6 +30,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(15);
 pub(super) enum Command {
     Hold(Vec<TopicPartition>),
     Release(Vec<TopicPartition>),
+    /// Give these up and take them again where the group stands.
+    Retake(Vec<TopicPartition>),
     Commit(Vec<Commit>, Reply),
     /// The topics that the subscription means have changed.
     Topics(Vec<String>),
@@ -182,6 +184,10 @@ impl Control for KafkaControl {
     fn release(&self, partitions: &[TopicPartition]) {
         self.outbox.release(partitions);
         self.mailbox.send(Command::Release(partitions.to_vec()));
+    }
+
+    fn retake(&self, partitions: &[TopicPartition]) {
+        self.mailbox.send(Command::Retake(partitions.to_vec()));
     }
 
     fn ends(&self) -> Vec<(TopicPartition, u64)> {

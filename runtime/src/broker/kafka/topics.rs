@@ -13,11 +13,14 @@ use tokio::time::Instant;
 
 use super::client::{Listener, Settings};
 use super::errors::{broker_error, code_error};
+use super::group;
 use super::no_thread;
 use super::producer::{Order, Producer};
 use super::raw;
 use super::reader::{Readers, WAIT};
-use crate::broker::{BrokerError, Chunk, Place, PublishError, ReadLimits, TopicInfo, Topics};
+use crate::broker::{
+    BrokerError, Chunk, Commit, Place, PublishError, ReadLimits, TopicInfo, Topics,
+};
 use crate::config::{Cleanup, TopicSettings};
 use crate::decide::offsets::Progress;
 use crate::event::TopicPartition;
@@ -263,6 +266,16 @@ impl Topics for KafkaTopics {
             Ok(positions)
         })
         .boxed()
+    }
+
+    fn set_positions<'a>(
+        &'a self,
+        group: &'a str,
+        commits: Vec<Commit>,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        let (settings, listener) = (self.settings.clone(), self.listener.clone());
+        let name = group.to_owned();
+        blocking(move || group::set_positions(&settings, listener, &name, &commits)).boxed()
     }
 }
 

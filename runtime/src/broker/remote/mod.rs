@@ -18,9 +18,9 @@ use sha2::{Digest as _, Sha256};
 
 use self::wire::{
     Changed, ErrorKind, ErrorReport, NewTopic, OffsetReport, PlacesReport, PositionReport,
-    RuntimeReport, TopicReport,
+    RuntimeReport, SkipRequest, TopicReport,
 };
-use super::{BrokerError, Chunk, Place, ReadLimits, TopicInfo, Topics};
+use super::{BrokerError, Chunk, Commit, Place, ReadLimits, TopicInfo, Topics};
 use crate::config::secret::Secret;
 use crate::config::{self, TopicSettings};
 use crate::decide::offsets::Progress;
@@ -132,6 +132,26 @@ impl Remote {
     pub async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, BrokerError> {
         let answer = self.call(Method::Get, path, Body::None).await?;
         decode(&answer.body)
+    }
+
+    /// Asks the runtime to move a consumer's halted partition past the event at `offset`.
+    ///
+    /// # Errors
+    /// `Refused` where the partition is not halted at that event, or not with this runtime.
+    pub async fn skip(
+        &self,
+        consumer: &str,
+        partition: &TopicPartition,
+        offset: u64,
+    ) -> Result<(), BrokerError> {
+        let place = SkipRequest {
+            topic: partition.topic.to_string(),
+            partition: partition.partition,
+            offset,
+        };
+        let path = format!("/api/v1/consumers/{}/skip", segment(consumer));
+        let body = Body::Json(encode(&place)?);
+        self.call(Method::Post, path, body).await.map(drop)
     }
 
     async fn call(&self, method: Method, path: String, body: Body) -> Result<Answer, BrokerError> {
@@ -336,6 +356,19 @@ impl Topics for Remote {
             let path = format!("/api/v1/groups/{}/positions", segment(group));
             let positions: Vec<PositionReport> = self.get(path).await?;
             Ok(positions.into_iter().map(Into::into).collect())
+        })
+    }
+
+    fn set_positions<'a>(
+        &'a self,
+        group: &'a str,
+        _commits: Vec<Commit>,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            Err(BrokerError::Refused(format!(
+                "a runtime runs, and its consumers would not hear of positions of group {group} \
+                 that move; stop it first"
+            )))
         })
     }
 }

@@ -184,6 +184,15 @@ pub struct PlacesReport {
     pub events: Vec<PlaceReport>,
 }
 
+/// The body of `POST /api/v1/consumers/{consumer}/skip`: the event to move past.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SkipRequest {
+    pub topic: String,
+    pub partition: u32,
+    pub offset: u64,
+}
+
 /// A group's position in a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PositionReport {

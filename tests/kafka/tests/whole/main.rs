@@ -9,6 +9,7 @@
 
 mod broker;
 mod commands;
+mod dlq;
 mod exactly_once;
 mod example;
 mod kill;

@@ -1,0 +1,139 @@
+//! Moving a halted partition past the event that it halted at, by an operator's word.
+//!
+//! ```text
+//! Commander ─ Skip ─▶ Runner: settle that one offset ─▶ commit ─▶ Control::retake ─▶ Assigned anew
+//! ```
+//! What came behind the event was thrown away at the halt, so the partition is taken again where the
+//! group stands by then; what is settled above stays settled.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::runner::Runner;
+use crate::event::TopicPartition;
+
+/// How long units in flight and the commit may take.
+const WITHIN: Duration = Duration::from_secs(5);
+/// Commands that may wait; more come only from a script that went wild.
+const WAITING: usize = 16;
+
+/// What an operator asks of a consumer at work.
+#[derive(Debug)]
+pub struct Skip {
+    partition: TopicPartition,
+    offset: u64,
+    reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// Reaches a consumer at work from outside its task.
+#[derive(Clone, Debug)]
+pub struct Commander(mpsc::Sender<Skip>);
+
+/// A commander, and where its consumer hears it.
+pub fn channel() -> (Commander, mpsc::Receiver<Skip>) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (Commander(sender), receiver)
+}
+
+impl Commander {
+    /// Moves a halted partition past the event at `offset`.
+    ///
+    /// # Errors
+    /// Why not: the partition is not halted at this event, is not this consumer's, or the position
+    /// could not be committed in time.
+    pub async fn skip(&self, partition: TopicPartition, offset: u64) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let skip = Skip {
+            partition,
+            offset,
+            reply,
+        };
+        let ended = |_| "the consumer is shutting down; nothing was skipped".to_owned();
+        self.0.try_send(skip).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => "too many commands wait; try again".to_owned(),
+            mpsc::error::TrySendError::Closed(_) => ended(()),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(ended(())))
+    }
+}
+
+impl Runner {
+    /// Does what an operator asks, and tells how it went.
+    pub(super) async fn on_command(&mut self, command: Skip) {
+        let Skip {
+            partition,
+            offset,
+            reply,
+        } = command;
+        let result = self.skip(&partition, offset).await;
+        // Whoever asked may have gone; it is done all the same.
+        let _ = reply.send(result);
+    }
+
+    async fn skip(&mut self, name: &TopicPartition, offset: u64) -> Result<(), String> {
+        let deadline = Instant::now() + WITHIN;
+        self.check_halted_at(name, offset)?;
+        // What was written before the halt settles first, or it would be repeated.
+        while self.writer.is_writing(|partition| partition == name) {
+            self.transact(Instant::now(), true);
+            match tokio::time::timeout_at(deadline, self.writer.next()).await {
+                Ok(written) => self.on_written(written),
+                Err(_) => {
+                    return Err(format!(
+                        "{name} still waits for the broker to take what was written before; nothing \
+                         was skipped, try again"
+                    ));
+                }
+            }
+        }
+        if let Some(tracker) = self.positions.tracker(name) {
+            // Settled already where an earlier try did not get as far as the commit.
+            tracker.settle(offset);
+        }
+        if !self.commit_all(deadline).await {
+            return Err(format!(
+                "the position of {name} could not be committed in time; the partition stays halted, \
+                 try again"
+            ));
+        }
+        let consumer = self.settings().name.clone();
+        tracing::warn!(%consumer, partition = %name, offset, "an operator skipped the event; the partition goes on");
+        let id = self.assignments.get(name).copied();
+        if let Some(partition) = id.and_then(|id| self.partitions.get_mut(&id)) {
+            partition.halted_at = None;
+            partition.halted = Some(format!("{offset} was skipped, and it is taken up again"));
+        }
+        let key = (name.topic.clone(), "skipped");
+        *self.ledger.lock().skipped.entry(key).or_default() += 1;
+        self.control.retake(std::slice::from_ref(name));
+        self.show(Instant::now());
+        Ok(())
+    }
+
+    /// Whether it may be skipped; else why not.
+    fn check_halted_at(&self, name: &TopicPartition, offset: u64) -> Result<(), String> {
+        let partition = self
+            .assignments
+            .get(name)
+            .and_then(|id| self.partitions.get(id));
+        let Some(partition) = partition else {
+            return Err(format!(
+                "{name} is not with this runtime; ask the one that has it"
+            ));
+        };
+        let Some(reason) = &partition.halted else {
+            return Err(format!(
+                "{name} is not halted; only the event that a partition halted at can be skipped"
+            ));
+        };
+        match partition.halted_at {
+            Some(at) if at == offset => Ok(()),
+            Some(at) => Err(format!(
+                "{name} is halted at offset {at}, not at {offset}: {reason}"
+            )),
+            None => Err(format!("{name} is halted, but not at an event: {reason}")),
+        }
+    }
+}
