@@ -112,6 +112,8 @@ pub fn keep(shared: &Shared, now_ms: i64) -> Result<u64, BrokerError> {
             removed += trim(shared, &store, &topic.record, partition, now_ms)?;
         }
     }
+    // Answers to requests with a key, until none is too old.
+    while ask(shared, |reply| Request::Forget { now_ms, reply })? > 0 {}
     Ok(removed)
 }
 
@@ -229,10 +231,10 @@ fn purge_deleted(shared: &Shared, store: &Store) -> Result<u64, BrokerError> {
     Ok(removed)
 }
 
-fn ask(
+fn ask<T>(
     shared: &Shared,
-    request: impl FnOnce(oneshot::Sender<Result<(), BrokerError>>) -> Request,
-) -> Result<(), BrokerError> {
+    request: impl FnOnce(oneshot::Sender<Result<T, BrokerError>>) -> Request,
+) -> Result<T, BrokerError> {
     let (reply, answer) = oneshot::channel();
     shared
         .queue

@@ -5,24 +5,28 @@
 //! ```
 //!
 //! The embedded store is open in the runtime's process alone, so other processes come this way.
-//! Each call is one request on a blocking thread.
+//! Each call is one request on a blocking thread. Events are sent under a key of their own
+//! (`Idempotency-Key`), so that they can be sent again where no answer came: they are written once.
 
 pub mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use self::wire::{
     Changed, ErrorKind, ErrorReport, NewTopic, OffsetReport, PlacesReport, PositionReport,
     RuntimeReport, TopicReport,
 };
-use super::{BrokerError, Chunk, Place, ReadLimits, TopicInfo, Topics};
+use super::{BrokerError, Chunk, Place, ReadLimits, RequestKey, TopicInfo, Topics};
 use crate::config::secret::Secret;
 use crate::config::{self, TopicSettings};
+use crate::decide::backoff::{self, Next};
 use crate::decide::offsets::Progress;
 use crate::event::{BlockBuilder, NewEvent, TopicPartition};
 use crate::json_event;
@@ -58,6 +62,17 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_IDLE: Duration = Duration::from_secs(5);
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
+/// How often events are sent, and how long is waited between: a runtime that is started again is
+/// back within seconds. None is sent again after a minute and a half: one may have waited for
+/// [`CALL_TIMEOUT`] in vain.
+const SENDING: config::Retry = config::Retry {
+    max_attempts: 8,
+    initial: Duration::from_millis(250),
+    max: Duration::from_secs(5),
+    factor: 2.0,
+    jitter: true,
+    max_age: Duration::from_secs(90),
+};
 
 /// A runtime that answers on its HTTP interface.
 #[derive(Clone)]
@@ -74,11 +89,25 @@ struct Answer {
     body: Vec<u8>,
 }
 
+/// A request that did not get what it asked for.
+struct Failed {
+    error: BrokerError,
+    /// Where the same request may pass later: when, at the soonest.
+    again: Option<Duration>,
+}
+
+impl From<Failed> for BrokerError {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
+}
+
 /// What a request carries.
 enum Body {
     None,
     Json(Vec<u8>),
-    Ndjson(Vec<u8>),
+    /// Events as lines, to be written once for the key.
+    Events(Bytes, RequestKey),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,14 +163,19 @@ impl Remote {
         decode(&answer.body)
     }
 
-    async fn call(&self, method: Method, path: String, body: Body) -> Result<Answer, BrokerError> {
+    async fn call(&self, method: Method, path: String, body: Body) -> Result<Answer, Failed> {
         let remote = self.clone();
-        tokio::task::spawn_blocking(move || remote.call_blocking(method, &path, body))
-            .await
-            .map_err(|error| BrokerError::Unreachable(format!("the request failed: {error}")))?
+        let called =
+            tokio::task::spawn_blocking(move || remote.call_blocking(method, &path, body)).await;
+        called.unwrap_or_else(|error| {
+            Err(Failed {
+                error: BrokerError::Unreachable(format!("the request failed: {error}")),
+                again: None,
+            })
+        })
     }
 
-    fn call_blocking(&self, method: Method, path: &str, body: Body) -> Result<Answer, BrokerError> {
+    fn call_blocking(&self, method: Method, path: &str, body: Body) -> Result<Answer, Failed> {
         let url = format!("{}{path}", self.base);
         let bearer = self
             .token
@@ -163,12 +197,16 @@ impl Remote {
                 match body {
                     Body::None => request.content_type("application/json").send_empty(),
                     Body::Json(body) => request.content_type("application/json").send(body),
-                    Body::Ndjson(body) => request.content_type(wire::NDJSON).send(body),
+                    Body::Events(lines, key) => request
+                        .content_type(wire::NDJSON)
+                        .header(wire::IDEMPOTENCY_KEY, key.as_str())
+                        .send(&lines[..]),
                 }
             }
         };
-        let unreachable = |error: ureq::Error| {
-            BrokerError::Unreachable(format!("the runtime at {}: {error}", self.base))
+        let unreachable = |error: ureq::Error| Failed {
+            error: BrokerError::Unreachable(format!("the runtime at {}: {error}", self.base)),
+            again: Some(Duration::ZERO),
         };
         let mut response = sent.map_err(unreachable)?;
         let number = |name: &str| {
@@ -176,13 +214,58 @@ impl Remote {
             value.to_str().ok()?.parse::<u64>().ok()
         };
         let (next, end) = (number(wire::NEXT), number(wire::END));
+        let wait = number("retry-after").map(Duration::from_secs);
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(MAX_ANSWER);
         let body = body.read_to_vec().map_err(unreachable)?;
         if (200..300).contains(&status) {
             return Ok(Answer { next, end, body });
         }
-        Err(error_of(status, &body))
+        let wait = wait.unwrap_or(Duration::from_secs(1));
+        Err(Failed {
+            error: error_of(status, &body, wait),
+            again: matches!(status, 429 | 503).then_some(wait),
+        })
+    }
+
+    /// Sends events until there is an answer, within the bounds of [`SENDING`].
+    async fn send(&self, lines: Bytes, key: RequestKey) -> Result<Answer, BrokerError> {
+        let begun = Instant::now();
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let body = Body::Events(lines.clone(), key.clone());
+            let called = self.call(Method::Post, "/api/v1/produce".to_owned(), body);
+            let failed = match called.await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            match pause(attempt, begun.elapsed(), failed.again, fastrand::f64()) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(given_up(failed, attempt)),
+            }
+        }
+    }
+}
+
+/// How long to wait after attempt number `attempt` (from 1 on), `elapsed` after the first began;
+/// `None` where another one would not help. `again` is when the runtime wants to be asked again.
+fn pause(attempt: u32, elapsed: Duration, again: Option<Duration>, dice: f64) -> Option<Duration> {
+    let again = again.filter(|again| *again <= SENDING.max)?;
+    match backoff::after_failure(&SENDING, attempt, elapsed, again, dice) {
+        Next::Again(wait) => Some(wait),
+        Next::GiveUp => None,
+    }
+}
+
+/// What the sender of events is told in the end.
+fn given_up(failed: Failed, attempts: u32) -> BrokerError {
+    match failed.error {
+        BrokerError::Unreachable(reason) => BrokerError::Unreachable(format!(
+            "{reason}; that was attempt {attempts}, the last, and whether its events were written \
+             is not known: look at the end of the topic before they are sent again"
+        )),
+        error => error,
     }
 }
 
@@ -196,8 +279,8 @@ fn with_token<B>(
     }
 }
 
-/// The error that an answer stands for.
-fn error_of(status: u16, body: &[u8]) -> BrokerError {
+/// The error that an answer stands for; `retry_after` is what it says of another request.
+fn error_of(status: u16, body: &[u8], retry_after: Duration) -> BrokerError {
     let report: ErrorReport = serde_json::from_slice(body).unwrap_or_default();
     let mut text = match report.error.is_empty() {
         true => format!("the runtime answered with HTTP status {status}"),
@@ -219,6 +302,12 @@ fn error_of(status: u16, body: &[u8]) -> BrokerError {
         (Some(ErrorKind::Unreachable), _) | (None, 503) => {
             BrokerError::Unreachable(without("cannot reach the broker: "))
         }
+        (Some(ErrorKind::TooLarge), _) | (None, 413) => BrokerError::TooLarge(text),
+        (Some(ErrorKind::Overloaded), _) | (None, 429) => BrokerError::Overloaded {
+            reason: text,
+            retry_after,
+        },
+        (Some(ErrorKind::Unsupported), _) => BrokerError::Unsupported(text),
         (Some(ErrorKind::Refused), _) | (None, 400..500) => {
             for line in &report.lines {
                 text.push_str(&format!("\n  line {}: {}", line.line, line.error));
@@ -281,14 +370,21 @@ impl Topics for Remote {
     }
 
     fn produce(&self, records: Records) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
+        self.produce_once(records, RequestKey::fresh())
+    }
+
+    fn produce_once(
+        &self,
+        records: Records,
+        key: RequestKey,
+    ) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
         Box::pin(async move {
             let mut body = Vec::with_capacity(records.bytes() + records.len() * 64);
             for record in records.iter() {
                 json_event::render_record(&record, &mut body);
                 body.push(b'\n');
             }
-            let path = "/api/v1/produce".to_owned();
-            let answer = self.call(Method::Post, path, Body::Ndjson(body)).await?;
+            let answer = self.send(body.into(), key).await?;
             let places: PlacesReport = decode(&answer.body)?;
             Ok(places.events.into_iter().map(Place::from).collect())
         })
@@ -371,6 +467,8 @@ fn chunk(partition: &TopicPartition, from: u64, answer: &Answer) -> Result<Chunk
 mod tests {
     use super::*;
 
+    const WAIT: Duration = Duration::from_secs(1);
+
     /// The command line's exit code comes from the kind; a lost kind would turn 69 into 1.
     #[test]
     fn every_error_arrives_as_it_was_sent() {
@@ -380,21 +478,47 @@ mod tests {
             BrokerError::Refused("too large".to_owned()),
             BrokerError::Store("poisoned".to_owned()),
             BrokerError::DiskFull("1 MiB left".to_owned()),
+            BrokerError::TooLarge("2 MiB".to_owned()),
+            BrokerError::Overloaded {
+                reason: "too much".to_owned(),
+                retry_after: WAIT,
+            },
+            BrokerError::Unsupported("no such thing".to_owned()),
         ];
         for error in errors {
             let body = serde_json::to_vec(&ErrorReport::from(&error)).expect("JSON");
-            assert_eq!(error_of(500, &body).to_string(), error.to_string());
+            let arrived = error_of(500, &body, WAIT);
+            assert_eq!(format!("{arrived:?}"), format!("{error:?}"));
         }
+    }
+
+    /// Without an end a script that produces would hang when the runtime is gone for good.
+    #[test]
+    fn events_are_sent_again_a_few_times_and_not_when_it_is_of_no_use() {
+        let soon = Some(Duration::ZERO);
+        let early = |attempt| pause(attempt, Duration::ZERO, soon, 0.0);
+        let waits: Duration = (1..8).filter_map(early).sum();
+        assert!((10..30).contains(&waits.as_secs()), "{waits:?}");
+        assert_eq!(early(8), None);
+        assert_eq!(pause(1, SENDING.max_age, soon, 0.0), None);
+        assert_eq!(pause(1, Duration::ZERO, None, 0.0), None);
+        // The runtime's own wish counts, unless nobody would wait for so long.
+        let wished = Some(Duration::from_secs(3));
+        assert_eq!(pause(1, Duration::ZERO, wished, 0.0), wished);
+        assert_eq!(
+            pause(1, Duration::ZERO, Some(Duration::from_secs(60)), 0.0),
+            None
+        );
     }
 
     #[test]
     fn an_answer_of_something_else_is_told_by_its_status() {
         assert!(matches!(
-            error_of(503, b"<html>"),
+            error_of(503, b"<html>", WAIT),
             BrokerError::Unreachable(_)
         ));
-        assert!(matches!(error_of(401, b""), BrokerError::Refused(_)));
-        assert!(matches!(error_of(500, b""), BrokerError::Store(_)));
+        assert!(matches!(error_of(401, b"", WAIT), BrokerError::Refused(_)));
+        assert!(matches!(error_of(500, b"", WAIT), BrokerError::Store(_)));
     }
 
     #[test]

@@ -115,7 +115,7 @@ async fn a_refused_call_leaves_nothing_behind() {
     call.append_all(&records("small", 0, &["fits", "does not fit"]));
     let error = broker.topics().produce(call).await.unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, BrokerError::Refused(_)), "{text}");
+    assert!(matches!(error, BrokerError::TooLarge(_)), "{text}");
     assert!(
         text.contains("event 3") && text.contains("max_event"),
         "{text}"
