@@ -5,6 +5,7 @@
 )]
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use millstream_test_support::process::{Answer, Running, Site, post};
@@ -13,6 +14,9 @@ use millstream_whole_tests::events::{self, Event};
 use millstream_whole_tests::setting;
 use serde_json::Value;
 
+const KILLS: usize = 8;
+/// Events of a request that is sent until it is answered.
+const EVENTS_EACH: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
 const THREE: &str = "{\"value\":\"1\",\"key\":\"a\"}\n{\"value\":\"2\"}\n{\"value\":\"3\"}\n";
@@ -29,7 +33,7 @@ fn send(site: &Site, key: &str, lines: &str) -> Answer {
     post(&site.admin(), "/topics/t", &headers, lines).unwrap()
 }
 
-/// How many events have each value.
+/// The values of events, sorted.
 fn values(events: &[Event]) -> Vec<&str> {
     let values = events.iter().filter_map(|event| event.value.as_deref());
     let mut values: Vec<&str> = values.collect();
@@ -136,6 +140,68 @@ fn a_refused_request_writes_nothing_and_says_when_to_come_again() {
     assert_eq!(events::all(&site, "small").unwrap(), []);
     assert_eq!(send(&site, "a", THREE).status, 200);
     assert_eq!(events::all(&site, "t").unwrap().len(), 3);
+}
+
+/// Sends requests one after the other, each until it is answered, and returns how many.
+fn send_until(site: &Site, sender: usize, stop: &AtomicBool) -> usize {
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return number;
+        }
+        let name = format!("{sender}-{number}");
+        let lines: String = (0..EVENTS_EACH)
+            .map(|line| format!("{{\"value\":\"{name}-{line}\"}}\n"))
+            .collect();
+        let deadline = Deadline::after(PATIENCE);
+        let headers = [LINES, ("idempotency-key", &name)];
+        loop {
+            match post(&site.admin(), "/topics/t", &headers, &lines) {
+                Ok(answer) if answer.status == 200 => break,
+                Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.body),
+                // Killed: whether it was written is not known.
+                Err(_) => step(),
+            }
+            assert!(!deadline.passed(), "nobody takes request {name}");
+        }
+    }
+    0
+}
+
+/// A kill between the events and their key, in either order, would double or lose them.
+#[test]
+fn requests_that_are_sent_until_they_are_answered_are_written_once() {
+    let seed = std::env::var("MILLSTREAM_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    println!("MILLSTREAM_TEST_SEED={seed} repeats these moments");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let site = setting::site("").unwrap();
+    let mut running = started(&site);
+    let stop = AtomicBool::new(false);
+    let requests: usize = std::thread::scope(|scope| {
+        let (site, stop) = (&site, &stop);
+        let senders: Vec<_> = (0..4)
+            .map(|sender| scope.spawn(move || send_until(site, sender, stop)))
+            .collect();
+        for _ in 0..KILLS {
+            let moment = Deadline::after(Duration::from_millis(random.u64(1..200)));
+            while !moment.passed() {
+                step();
+            }
+            running.kill9().unwrap();
+            running = started(site);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let counts = senders.into_iter().map(|sender| sender.join().unwrap());
+        counts.sum()
+    });
+    let events = events::all(&site, "t").unwrap();
+    let values = values(&events);
+    let distinct: HashSet<&str> = values.iter().copied().collect();
+    assert_eq!(distinct.len(), values.len(), "events are there twice");
+    assert_eq!(values.len(), requests * EVENTS_EACH, "events are lost");
+    println!("{requests} requests, {KILLS} kills");
 }
 
 /// Every event that `t` is said to hold.

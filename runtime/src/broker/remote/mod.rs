@@ -241,7 +241,10 @@ impl Remote {
                 Err(failed) => failed,
             };
             match pause(attempt, begun.elapsed(), failed.again, fastrand::f64()) {
-                Some(wait) => tokio::time::sleep(wait).await,
+                Some(wait) => {
+                    tracing::warn!(error = %failed.error, attempt, "the events are sent again");
+                    tokio::time::sleep(wait).await;
+                }
                 None => return Err(given_up(failed, attempt)),
             }
         }
