@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::StartFailure;
 use super::health::RuntimeHealth;
 use crate::broker::{Broker, Subscription};
-use crate::config;
+use crate::config::{self, Delivery};
 use crate::consumer::generation::Generation;
 use crate::consumer::runner::{Parts, Runner};
 use crate::consumer::status;
@@ -214,5 +214,6 @@ fn subscription(consumer: &config::Consumer) -> Subscription {
         on_lost_position: consumer.on_lost_position,
         fetch_events: ahead.events,
         fetch_bytes: ahead.bytes,
+        transactional: consumer.delivery == Delivery::ExactlyOnce,
     }
 }

@@ -79,6 +79,8 @@ pub struct Subscription {
     /// How much to fetch ahead, in events and bytes; part of the consumer's budget.
     pub fetch_events: usize,
     pub fetch_bytes: usize,
+    /// Whether units are written by [`Sink::transact`] (exactly once).
+    pub transactional: bool,
 }
 
 /// A membership of a group, in three parts for the three who use it.
@@ -165,6 +167,15 @@ pub trait Sink: Send + Sync {
 
     /// Moves the group's positions. Answers when the broker has stored them.
     fn commit(&self, commits: Vec<Commit>) -> BoxFuture<'static, Result<(), CommitError>>;
+
+    /// Writes records and moves positions, all of it or nothing. Answers once the outcome is certain
+    /// and visible to readers of committed events: an adapter that is in doubt finds it out first.
+    /// For a subscription with [`Subscription::transactional`]; one at a time.
+    fn transact(
+        &self,
+        records: Vec<Arc<Records>>,
+        commits: Vec<Commit>,
+    ) -> BoxFuture<'static, Result<(), TransactError>>;
 }
 
 /// A partition's new position.
@@ -196,6 +207,21 @@ pub enum PublishError {
         index: usize,
         topic: Arc<str>,
         reason: String,
+    },
+}
+
+/// Why a transaction had no effect.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TransactError {
+    /// Again, later, with what is still ours.
+    #[error("the transaction was aborted: {0}; it is tried again")]
+    Aborted(String),
+    /// A record is refused for good.
+    #[error("the transaction was aborted: {error}")]
+    Refused {
+        /// Index into the records of the transaction.
+        batch: usize,
+        error: PublishError,
     },
 }
 

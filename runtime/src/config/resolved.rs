@@ -177,7 +177,12 @@ pub enum Start {
 /// What the runtime promises about an event's effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
+    /// Nothing is repeated, and what was under way at a crash is lost.
+    AtMostOnce,
+    /// Nothing is lost, and what was under way at a crash is repeated.
     AtLeastOnce,
+    /// Nothing is lost and nothing repeated, for readers of committed events.
+    ExactlyOnce,
 }
 
 /// Which events may not overtake one another.

@@ -138,7 +138,9 @@ fn consumer(consumer: &Consumer) -> Value {
         "plugin": plugin,
         "topics": topics,
         "delivery": match consumer.delivery {
+            Delivery::AtMostOnce => "at-most-once",
             Delivery::AtLeastOnce => "at-least-once",
+            Delivery::ExactlyOnce => "exactly-once",
         },
         "ordering": match consumer.ordering {
             Ordering::Partition => "partition",

@@ -15,7 +15,7 @@ use super::derive::{self, Derived, Deriver, OwnHeader};
 use super::generation::Generation;
 use super::lane::scope;
 use super::work::{Item, Work};
-use crate::config::Consumer;
+use crate::config::{Consumer, Delivery};
 use crate::decide::backoff::{self, Next};
 use crate::decide::verdict::{self, Said, Verdict};
 use crate::metrics::Outcome;
@@ -63,6 +63,8 @@ pub enum Fate {
     Retry(RetryAt),
     /// Its partition halts at it.
     Halt(String),
+    /// It is neither processed nor dead-lettered, for this reason (at most once).
+    Lost(String),
 }
 
 /// A retry: when, and what the event has been through.
@@ -87,7 +89,14 @@ impl Context<'_> {
         &self.generation.settings
     }
 
+    fn is_claimed(&self) -> bool {
+        self.settings().delivery == Delivery::AtMostOnce
+    }
+
     fn after_failure(&self, item: &Item, at_least: Duration) -> Next {
+        if self.is_claimed() {
+            return Next::GiveUp;
+        }
         let failing = item
             .failing_since
             .map_or(Duration::ZERO, |since| self.now - since);
@@ -118,6 +127,10 @@ impl Context<'_> {
     ) -> Fate {
         let event = work.event(index);
         let Some(dead_letter) = &self.settings().dead_letter else {
+            if self.is_claimed() {
+                let (reason, error) = (failure.reason.name(), &failure.error);
+                return Fate::Lost(format!("{reason}: {error}"));
+            }
             return Fate::Halt(format!(
                 "{}/{} failed for good ({}{}{}): {}; name a dead_letter topic for such events, or mend the plugin",
                 event.source(),
@@ -171,7 +184,7 @@ pub fn answered(
             let after = said.failure(index).map_or(Duration::ZERO, after);
             context.after_failure(&work.items[index], after) == Next::GiveUp
         },
-        context.settings().dead_letter.is_some(),
+        context.settings().dead_letter.is_some() || context.is_claimed(),
     );
     let mut answer = Answer {
         produced: vec![Produced::default(); context.settings().outputs.len()],
@@ -197,6 +210,13 @@ pub fn answered(
 /// knows yet who is at fault.
 pub fn call_failed(context: &Context<'_>, work: &Work, error: &CallError) -> Answer {
     let mut answer = Answer::default();
+    if work.len() > 1 && context.is_claimed() {
+        // Any of them may have had its effect already.
+        let lost = Fate::Lost(format!("the call for its batch failed: {error}"));
+        answer.fates = vec![lost; work.len()];
+        answer.failures.push((error.kind(), 1));
+        return answer;
+    }
     if work.len() > 1 {
         answer.fates = vec![Fate::Again; work.len()];
         return answer;

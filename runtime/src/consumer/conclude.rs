@@ -12,6 +12,7 @@ use super::lane::Back;
 use super::positions::Committed;
 use super::runner::{LaneId, Runner};
 use super::status::State;
+use super::transactions::Transacted;
 use super::unit::{Settled, Unit};
 use super::work::{Item, Work};
 use super::writer::{Mended, Written};
@@ -207,6 +208,11 @@ impl Runner {
                 Fate::Settled(outcome, reason) => {
                     settled.push(entry(&work, index, *outcome, *reason))
                 }
+                Fate::Lost(reason) => {
+                    let (consumer, offset) = (&self.settings().name, work.event(index).offset());
+                    tracing::warn!(%consumer, %partition, offset, %reason, "an event is lost (at most once)");
+                    abandoned.push(index);
+                }
                 Fate::Halt(reason) => {
                     halt = Some(reason.clone());
                     abandoned.push(index);
@@ -247,7 +253,33 @@ impl Runner {
         match written {
             Written::Unit(unit) => self.settle(&unit),
             Written::Refused(error) => self.refused(&error),
+            Written::Lost(unit, error) => {
+                let (consumer, partition) = (&self.settings().name, &unit.partition);
+                let events = unit.settled.len();
+                tracing::error!(%consumer, %partition, events, %error, "what follows from events was not written, and is not written again (at most once)");
+                self.abandon_unit(&unit);
+            }
+            Written::Transaction(transacted) => self.transacted(transacted),
+            Written::Aborted(error, took) => {
+                let mut ledger = self.ledger.lock();
+                ledger.commits_failed += 1;
+                ledger.commit_duration.observe(took.as_secs_f64(), 1);
+                tracing::warn!(consumer = %self.generation.settings.name, %error, "a transaction had no effect");
+            }
         }
+    }
+
+    fn transacted(&mut self, transacted: Transacted) {
+        for unit in &transacted.units {
+            self.settle(unit);
+        }
+        self.positions.committed_with(transacted.commits);
+        let mut ledger = self.ledger.lock();
+        ledger.commits_ok += 1;
+        let took = transacted.took.as_secs_f64();
+        ledger.commit_duration.observe(took, 1);
+        drop(ledger);
+        self.show(Instant::now());
     }
 
     fn settle(&mut self, unit: &Unit) {
@@ -330,6 +362,9 @@ impl Runner {
             }
         }
         drop(ledger);
+        if committed.result.is_ok() {
+            self.call_claimed();
+        }
         self.show(Instant::now());
     }
 
@@ -362,13 +397,23 @@ impl Runner {
             halt = Some((unit.assignment, format!("{reason}; {hint}")));
             Mended::Drop
         });
-        for unit in dropped {
-            let indices = unit.settled.iter().map(|settled| settled.index as usize);
-            self.abandon(Some(unit.assignment), &unit.work, indices);
+        for unit in &dropped {
+            self.abandon_unit(unit);
         }
         if let Some((assignment, reason)) = halt {
             self.halt(assignment, reason);
         }
+    }
+
+    /// Ends the events of a unit that is not written.
+    pub(super) fn abandon_unit(&mut self, unit: &Unit) {
+        let indices = unit.settled.iter().map(|settled| settled.index as usize);
+        self.abandon(Some(unit.assignment), &unit.work, indices);
+    }
+
+    /// Ends the events of a batch that is not called.
+    pub(super) fn abandon_work(&mut self, assignment: u64, work: &Work) {
+        self.abandon(Some(assignment), work, 0..work.len());
     }
 
     /// Ends events without settling them: they come again to whoever reads the partition next.

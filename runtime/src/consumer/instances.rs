@@ -36,9 +36,9 @@ impl Instances {
         }
     }
 
-    /// Whether another call may begin.
-    pub fn has_room(&self) -> bool {
-        self.at_work < self.most
+    /// Whether another call may begin beside `planned` ones.
+    pub fn has_room(&self, planned: usize) -> bool {
+        self.at_work + planned < self.most
     }
 
     /// How many instances there are.

@@ -212,6 +212,9 @@ impl Runner {
         let deadline = Instant::now() + REVOKE_WITHIN;
         for partition in &partitions {
             if let Some(id) = self.assignments.remove(partition) {
+                for (_, work) in self.claims.withdraw(Some(id)) {
+                    self.abandon_work(id, &work);
+                }
                 self.abandon_waiting(id);
                 self.partitions.remove(&id);
             }
@@ -224,6 +227,7 @@ impl Runner {
                 .writer
                 .is_writing(|partition| partitions.contains(partition))
             {
+                self.transact(Instant::now(), true);
                 match tokio::time::timeout_at(deadline, self.writer.next()).await {
                     Ok(written) => self.on_written(written),
                     Err(_) => {
@@ -232,7 +236,7 @@ impl Runner {
                     }
                 }
             }
-            self.positions.commit_all(deadline).await;
+            self.commit_all(deadline).await;
         }
         for partition in &partitions {
             self.positions.forget(partition);

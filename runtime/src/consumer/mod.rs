@@ -12,6 +12,7 @@
 
 pub mod assemble;
 pub mod call;
+mod claims;
 mod conclude;
 pub mod dead_letter;
 pub mod derive;
@@ -19,10 +20,12 @@ pub mod generation;
 pub mod instances;
 mod intake;
 mod lane;
+mod outlet;
 mod partition;
 mod positions;
 pub mod runner;
 pub mod status;
+mod transactions;
 pub mod unit;
 pub mod work;
 mod writer;

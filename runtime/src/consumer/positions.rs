@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::unit::Unit;
+use super::work::Work;
 use crate::broker::{Commit, CommitError, Sink};
 use crate::config::CommitCadence;
 use crate::decide::offsets::{Progress, Tracker};
@@ -116,6 +117,68 @@ impl Positions {
         true
     }
 
+    /// The positions as they will be once these units are settled, of those partitions whose position
+    /// then differs from the committed one.
+    pub fn after(&self, units: &[Unit]) -> Vec<Commit> {
+        let mut commits = Vec::new();
+        for (partition, tracked) in &self.tracked {
+            let of_partition = units.iter().filter(|unit| {
+                unit.partition == *partition && unit.assignment == tracked.assignment
+            });
+            let mut tracker = tracked.tracker.clone();
+            for settled in of_partition.flat_map(|unit| &unit.settled) {
+                tracker.settle(settled.offset);
+            }
+            let progress = tracker.progress();
+            if progress != tracked.committed {
+                commits.push(Commit {
+                    partition: partition.clone(),
+                    progress,
+                });
+            }
+        }
+        commits
+    }
+
+    /// These positions took effect together with the units that they follow from.
+    pub fn committed_with(&mut self, commits: Vec<Commit>) {
+        for commit in commits {
+            if let Some(tracked) = self.tracked.get_mut(&commit.partition)
+                && tracked.committed.next <= commit.progress.next
+            {
+                tracked.committed = commit.progress;
+            }
+        }
+        self.uncommitted = 0;
+    }
+
+    /// No commit is due any more: a transaction takes all positions along.
+    pub fn taken_along(&mut self) {
+        self.commit_at = None;
+    }
+
+    /// Whether a commit is under way.
+    pub fn is_committing(&self) -> bool {
+        self.committing.is_some()
+    }
+
+    /// Settles the events of a batch before the plugin sees them.
+    pub fn claim(&mut self, partition: &TopicPartition, work: &Work, now: Instant) {
+        if let Some(tracker) = self.tracker(partition) {
+            for index in 0..work.len() {
+                tracker.settle(work.event(index).offset());
+            }
+            self.moved(work.len(), now);
+        }
+    }
+
+    /// Whether an assignment is still ours.
+    pub fn owns(&self, partition: &TopicPartition, assignment: u64) -> bool {
+        self.tracked
+            .get(partition)
+            .is_some_and(|tracked| tracked.assignment == assignment)
+    }
+
     /// Positions moved, by so many events (none for offsets that no event carries).
     pub fn moved(&mut self, events: usize, now: Instant) {
         self.uncommitted += events;
@@ -216,7 +279,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::broker::PublishError;
+    use crate::broker::{PublishError, TransactError};
     use crate::records::Records;
 
     /// Takes commits or fails them, as it is told.
@@ -236,6 +299,14 @@ mod tests {
                 false => Err(CommitError::Passing("not now".to_owned())),
             };
             Box::pin(std::future::ready(result))
+        }
+
+        fn transact(
+            &self,
+            _: Vec<Arc<Records>>,
+            _: Vec<Commit>,
+        ) -> BoxFuture<'static, Result<(), TransactError>> {
+            Box::pin(std::future::ready(Ok(())))
         }
     }
 

@@ -20,15 +20,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::call::{self, Call, Done};
+use super::claims::Claims;
 use super::generation::Generation;
 use super::instances::Instances;
+use super::outlet::Outlet;
 use super::partition::Partition;
 use super::positions::Positions;
 use super::status::{PartitionStatus, SharedStatus, State};
 use super::work::Work;
-use super::writer::Writer;
 use crate::broker::{Control, Session, Source};
-use crate::config;
+use crate::config::{self, Delivery};
 use crate::decide::admission::Budget;
 use crate::event::TopicPartition;
 use crate::metrics::{Lag, SharedLedger};
@@ -59,7 +60,8 @@ pub struct Runner {
     pub(super) generation: Arc<Generation>,
     pub(super) source: Box<dyn Source>,
     pub(super) control: Arc<dyn Control>,
-    pub(super) writer: Writer,
+    pub(super) writer: Outlet,
+    pub(super) claims: Claims,
     pub(super) positions: Positions,
     pub(super) budget: Budget,
     pub(super) instances: Instances,
@@ -98,7 +100,8 @@ impl Runner {
         Self {
             source: parts.session.source,
             control: parts.session.control,
-            writer: Writer::new(sink.clone()),
+            writer: Outlet::new(sink.clone(), settings),
+            claims: Claims::default(),
             positions: Positions::new(sink, settings.commit),
             budget: Budget::new(settings.in_flight),
             instances,
@@ -131,6 +134,7 @@ impl Runner {
     pub async fn run(mut self, mut drain: oneshot::Receiver<Instant>) -> anyhow::Result<()> {
         loop {
             self.dispatch();
+            self.transact(Instant::now(), false);
             let wake = self.next_wake();
             tokio::select! {
                 biased;
@@ -160,10 +164,11 @@ impl Runner {
             return;
         }
         let settings = self.settings().clone();
-        while self.instances.has_room() && self.writer.queued_bytes() < settings.in_flight.max_bytes
+        while self.instances.has_room(self.claims.len())
+            && self.writer.queued_bytes() < settings.in_flight.max_bytes
         {
             let Some(id) = self.ready.pop_front() else {
-                return;
+                break;
             };
             self.queued.remove(&id);
             let Some(partition) = self.partitions.get_mut(&id.assignment) else {
@@ -191,12 +196,72 @@ impl Runner {
                 ledger.retries += retries as u64;
                 ledger.batch_events.observe(work.len() as f64, 1);
             }
-            let call = Call {
-                generation: self.generation.clone(),
-                borrowed: self.instances.borrow(),
-                work,
-            };
-            self.calls.spawn(async move { (id, call::run(call).await) });
+            match settings.delivery {
+                Delivery::AtMostOnce => self.claims.add(id, work),
+                Delivery::AtLeastOnce | Delivery::ExactlyOnce => self.call(id, work),
+            }
+        }
+        self.claim(now);
+    }
+
+    fn call(&mut self, id: LaneId, work: Work) {
+        let call = Call {
+            generation: self.generation.clone(),
+            borrowed: self.instances.borrow(),
+            work,
+        };
+        self.calls.spawn(async move { (id, call::run(call).await) });
+    }
+
+    /// Commits the positions behind the batches that wait for it (at most once).
+    fn claim(&mut self, now: Instant) {
+        if self.claims.len() == 0 || self.positions.is_committing() || self.claims.is_claiming() {
+            return;
+        }
+        for (id, work) in self.claims.claim() {
+            if let Some(partition) = self.partitions.get(&id.assignment) {
+                self.positions.claim(&partition.name, work, now);
+            }
+        }
+        self.positions.commit();
+        if !self.positions.is_committing() {
+            // They were claimed before, and the plugin did not touch them.
+            self.call_claimed();
+        }
+    }
+
+    /// Calls the plugin for what is claimed. Of a partition that was given up meanwhile the commit may
+    /// have come too late, and then someone else sees its events.
+    pub(super) fn call_claimed(&mut self) {
+        for (id, work) in self.claims.take() {
+            if self.partitions.contains_key(&id.assignment) {
+                self.call(id, work);
+            } else {
+                self.abandon_work(id.assignment, &work);
+            }
+        }
+    }
+
+    /// Begins a transaction where one is due, or with whatever waits (exactly once).
+    pub(super) fn transact(&mut self, now: Instant, at_once: bool) {
+        let Some(transactions) = self.writer.transactions() else {
+            return;
+        };
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let due = is_due(transactions.due()) || is_due(self.positions.commit_due());
+        if !transactions.may_begin(now) || !(due || at_once) {
+            return;
+        }
+        let positions = &mut self.positions;
+        let gone = transactions.forget(|unit| positions.owns(&unit.partition, unit.assignment));
+        let units = transactions.take();
+        let commits = positions.after(&units);
+        positions.taken_along();
+        if !units.is_empty() || !commits.is_empty() {
+            transactions.begin(units, commits);
+        }
+        for unit in gone {
+            self.abandon_unit(&unit);
         }
     }
 
@@ -224,13 +289,25 @@ impl Runner {
         if let Some(Reverse((at, _))) = self.wakes.peek() {
             wake = wake.min(*at);
         }
-        if let Some(at) = self.positions.commit_due() {
+        if let Some(at) = self.commit_due() {
             wake = wake.min(at);
         }
         if let Some(at) = self.no_calls_until {
             wake = wake.min(at);
         }
         wake
+    }
+
+    /// When the positions, or units with them, are to be committed.
+    fn commit_due(&self) -> Option<Instant> {
+        let Outlet::Atomic(transactions) = &self.writer else {
+            return self.positions.commit_due();
+        };
+        let positions = self
+            .positions
+            .commit_due()
+            .filter(|_| !transactions.is_running());
+        [transactions.due(), positions].into_iter().flatten().min()
     }
 
     fn on_time(&mut self, now: Instant) {
@@ -248,7 +325,9 @@ impl Runner {
                 self.state = State::Running;
             }
         }
-        if self.positions.commit_due().is_some_and(|at| at <= now) {
+        if matches!(self.writer, Outlet::Stepwise(_))
+            && self.positions.commit_due().is_some_and(|at| at <= now)
+        {
             self.positions.commit();
         }
         if self.next_tick <= now {
@@ -317,6 +396,31 @@ impl Runner {
         status.alive_at = now;
     }
 
+    /// Commits until everything settled is committed, or `deadline` has passed; false then.
+    pub(super) async fn commit_all(&mut self, deadline: Instant) -> bool {
+        if matches!(self.writer, Outlet::Stepwise(_)) {
+            let done = self.positions.commit_all(deadline).await;
+            if done {
+                self.call_claimed();
+            }
+            return done;
+        }
+        loop {
+            self.transact(Instant::now(), true);
+            let running = self
+                .writer
+                .transactions()
+                .is_some_and(|transactions| transactions.is_running());
+            if !running {
+                return !self.writer.is_writing(|_| true);
+            }
+            match tokio::time::timeout_at(deadline, self.writer.next()).await {
+                Ok(written) => self.on_written(written),
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// Ends in the order of SEMANTICS: admission, calls, units, positions, membership.
     async fn drain(mut self, deadline: Instant) -> anyhow::Result<()> {
         self.state = State::Draining;
@@ -325,9 +429,19 @@ impl Runner {
         for id in self.partitions.keys().copied().collect::<Vec<_>>() {
             self.abandon_waiting(id);
         }
+        for (id, work) in self.claims.withdraw(None) {
+            self.abandon_work(id.assignment, &work);
+        }
         self.show(Instant::now());
         let finished = async {
-            while !self.calls.is_empty() || self.writer.is_writing(|_| true) {
+            while !self.calls.is_empty()
+                || self.writer.is_writing(|_| true)
+                || self.claims.is_claiming()
+            {
+                if self.calls.is_empty() {
+                    self.transact(Instant::now(), true);
+                }
+                let wake = self.next_wake();
                 tokio::select! {
                     biased;
                     Some(done) = self.calls.join_next(), if !self.calls.is_empty() => {
@@ -336,6 +450,7 @@ impl Runner {
                     }
                     written = self.writer.next() => self.on_written(written),
                     committed = self.positions.committed() => self.on_committed(&committed),
+                    () = tokio::time::sleep_until(wake) => self.on_time(Instant::now()),
                 }
             }
             anyhow::Ok(())
@@ -349,7 +464,7 @@ impl Runner {
             ),
         }
         self.calls.shutdown().await;
-        if !self.positions.commit_all(deadline).await {
+        if !self.commit_all(deadline).await {
             tracing::warn!(
                 consumer = %self.settings().name,
                 "the last positions were not committed in time; some events come again"

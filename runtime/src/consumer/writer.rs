@@ -13,12 +13,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::transactions::Transacted;
 use super::unit::Unit;
-use crate::broker::{PublishError, Sink};
+use crate::broker::{PublishError, Sink, TransactError};
 use crate::event::TopicPartition;
 
 /// Waits before a failed unit is written again: doubling from the first to the second.
-const REWRITE_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+pub(super) const REWRITE_AFTER: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(5));
 
 type Publication = BoxFuture<'static, Result<(), PublishError>>;
 
@@ -27,9 +29,14 @@ type Publication = BoxFuture<'static, Result<(), PublishError>>;
 pub enum Written {
     /// All its records are acknowledged: its offsets may be settled.
     Unit(Box<Unit>),
-    /// The broker will never take a record of the first unit that waits: mend it with
-    /// [`Writer::mend`].
+    /// The broker will never take a record of a unit: mend it with [`Writer::mend`].
     Refused(PublishError),
+    /// Its records may or may not be written, and are not written again (at most once).
+    Lost(Box<Unit>, PublishError),
+    /// Units and positions took effect together (exactly once).
+    Transaction(Transacted),
+    /// A transaction had no effect after this time; its units wait again.
+    Aborted(TransactError, Duration),
 }
 
 /// What is to be done with a unit that was refused.
@@ -51,6 +58,8 @@ pub struct Writer {
     failed: Option<PublishError>,
     rewrite_at: Option<Instant>,
     rewrites: u32,
+    /// Whether a unit that was not written is written again.
+    again: bool,
 }
 
 impl Writer {
@@ -64,6 +73,15 @@ impl Writer {
             failed: None,
             rewrite_at: None,
             rewrites: 0,
+            again: true,
+        }
+    }
+
+    /// A writer that writes each unit once, whatever becomes of it.
+    pub fn once(sink: Arc<dyn Sink>) -> Self {
+        Self {
+            again: false,
+            ..Self::new(sink)
         }
     }
 
@@ -114,6 +132,12 @@ impl Writer {
                         self.rewrites = 0;
                         self.queued_bytes = self.queued_bytes.saturating_sub(unit.records.bytes());
                         return Written::Unit(Box::new(unit));
+                    }
+                }
+                Err(error) if !self.again => {
+                    if let Some(unit) = self.queue.pop_front() {
+                        self.queued_bytes = self.queued_bytes.saturating_sub(unit.records.bytes());
+                        return Written::Lost(Box::new(unit), error);
                     }
                 }
                 Err(error) => {
@@ -208,6 +232,14 @@ mod tests {
         }
 
         fn commit(&self, _: Vec<Commit>) -> BoxFuture<'static, Result<(), CommitError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn transact(
+            &self,
+            _: Vec<Arc<Records>>,
+            _: Vec<Commit>,
+        ) -> BoxFuture<'static, Result<(), TransactError>> {
             Box::pin(std::future::ready(Ok(())))
         }
     }

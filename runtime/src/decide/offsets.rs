@@ -37,7 +37,7 @@ impl Progress {
 }
 
 /// Follows one partition from its assignment to its revocation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tracker {
     /// What the group had settled above its position when we were assigned.
     inherited: Vec<Range<u64>>,

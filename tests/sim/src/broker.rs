@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use millstream::broker::{
     Assignment, Commit, CommitError, Control, PublishError, Session, Sink, Source, SourceEvent,
+    TransactError,
 };
 use millstream::event::TopicPartition;
 use millstream::records::Records;
@@ -306,6 +307,59 @@ impl Sink for SimSink {
                 true => Err(CommitError::Passing("timed out".to_owned())),
                 false => Ok(()),
             }
+        })
+    }
+
+    /// All or nothing, at one moment; nothing where a partition was taken away before it.
+    fn transact(
+        &self,
+        records: Vec<Arc<Records>>,
+        commits: Vec<Commit>,
+    ) -> BoxFuture<'static, Result<(), TransactError>> {
+        let member = self.member.clone();
+        let assignments: Vec<u64> = {
+            let owned = member.owned.lock();
+            let of = |commit: &Commit| {
+                owned
+                    .get(&commit.partition.partition)
+                    .map_or(0, |o| o.assignment)
+            };
+            commits.iter().map(of).collect()
+        };
+        // It goes on when nobody waits for it any more, as a request on its way does.
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            let (before, after, chance) = {
+                let mut random = member.random.lock();
+                (random.u64(10..3_000), random.u64(10..3_000), random.f64())
+            };
+            tokio::time::sleep(Duration::from_micros(before)).await;
+            let result = {
+                let mut world = member.world.lock();
+                let mut places = commits.iter().zip(&assignments);
+                let ours = places.all(|(commit, assignment)| {
+                    world.owners.get(&commit.partition.partition) == Some(assignment)
+                });
+                if !ours || chance < member.hostility.commit_fails {
+                    Err(TransactError::Aborted("fenced or failed".to_owned()))
+                } else {
+                    for records in &records {
+                        world.append(records, records.len());
+                    }
+                    for (commit, assignment) in commits.iter().zip(&assignments) {
+                        world.commit(commit, *assignment);
+                    }
+                    Ok(())
+                }
+            };
+            tokio::time::sleep(Duration::from_micros(after)).await;
+            // The consumer may have crashed.
+            let _ = answer.send(result);
+        });
+        Box::pin(async move {
+            answered
+                .await
+                .unwrap_or_else(|_| Err(TransactError::Aborted("gone".to_owned())))
         })
     }
 }

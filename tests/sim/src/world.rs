@@ -48,6 +48,10 @@ pub struct World {
     /// Which incarnation and assignment may commit a partition.
     pub owners: BTreeMap<u32, u64>,
     pub violations: Vec<String>,
+    /// Whether a position may stand behind events that nothing followed from yet (at most once).
+    pub claims: bool,
+    /// Whether nothing may be written twice (at most once, exactly once).
+    pub once: bool,
 }
 
 /// Shared by broker and checks.
@@ -129,6 +133,17 @@ impl World {
                     .map(|key| String::from_utf8_lossy(key).into_owned()),
                 reason: header("millstream-dlq-reason"),
             };
+            let place = |known: &&Wrote| known.partition == partition && known.offset == offset;
+            if self.once
+                && self
+                    .derived
+                    .iter()
+                    .chain(&self.dead)
+                    .any(|known| place(&known))
+            {
+                self.violations
+                    .push(format!("I2: {partition}/{offset} is written twice"));
+            }
             if dead {
                 self.dead.push(wrote);
             } else {
@@ -161,7 +176,10 @@ impl World {
             ));
         }
         for event in &self.input[partition as usize] {
-            if commit.progress.covers(event.offset) && !self.is_settled(partition, event) {
+            if !self.claims
+                && commit.progress.covers(event.offset)
+                && !self.is_settled(partition, event)
+            {
                 let text = format!(
                     "I4: {} claims {} ({})",
                     commit.partition, event.offset, event.value

@@ -1,4 +1,4 @@
-//! SIGKILL at twenty random moments while events come in over HTTP.
+//! SIGKILL at random moments while events come in over HTTP, under each guarantee.
 #![expect(
     clippy::unwrap_used,
     reason = "what these helpers of tests cannot do fails the test"
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use millstream_test_support::process::{Running, post_lines};
+use millstream_test_support::process::{Running, Site, post_lines};
 use millstream_test_support::retail::Retail;
 use millstream_test_support::wait::{Deadline, step};
 use millstream_whole_tests::events::{self, Place};
@@ -89,23 +89,24 @@ fn until_moment(running: &mut Running, acknowledged: &AtomicUsize, wanted: usize
     }
 }
 
-/// What was acknowledged and then lost, a position that claims unsettled events, or a store that
-/// does not recover shows here.
-#[test]
-fn nothing_acknowledged_is_lost_in_twenty_crashes() {
+/// A run with its crashes: the lines that were produced, and where each was said to be.
+struct Crashed {
+    site: Site,
+    lines: Arc<Vec<String>>,
+    places: Vec<(Place, usize)>,
+}
+
+/// Produces lines while a runtime is killed so often, at moments by a seed, and started again; then
+/// lets it finish.
+fn crash(config: &str, lines: Vec<String>, kills: usize) -> Crashed {
     let seed = std::env::var("MILLSTREAM_TEST_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(|| fastrand::u64(..));
     println!("MILLSTREAM_TEST_SEED={seed} repeats these moments");
     let mut random = fastrand::Rng::with_seed(seed);
-    let retail = Retail::load().unwrap();
-    let times = if retail.full { 1 } else { SAMPLES };
-    let lines: Vec<String> = (0..times)
-        .flat_map(|_| retail.lines().map(str::to_owned))
-        .collect();
     let lines = Arc::new(lines);
-    let site = setting::site(&setting::shop().unwrap()).unwrap();
+    let site = setting::site(config).unwrap();
     // The first start makes the store; the crashes come after it is ready.
     let mut running = site.start(&[]).unwrap();
     running.until_ready(PATIENCE).unwrap();
@@ -117,7 +118,7 @@ fn nothing_acknowledged_is_lost_in_twenty_crashes() {
         let (acknowledged, stop) = (acknowledged.clone(), stop.clone());
         move || produce(&admin, &lines, &acknowledged, &stop)
     });
-    let mut moments: Vec<usize> = (0..KILLS).map(|_| random.usize(..lines.len())).collect();
+    let mut moments: Vec<usize> = (0..kills).map(|_| random.usize(..lines.len())).collect();
     moments.sort_unstable();
     for (number, moment) in moments.into_iter().enumerate() {
         let more = Duration::from_millis(random.u64(..200));
@@ -141,6 +142,31 @@ fn nothing_acknowledged_is_lost_in_twenty_crashes() {
     running.terminate().unwrap();
     running.succeed(Duration::from_secs(60)).unwrap();
     setting::until_idle(&site).unwrap();
+    Crashed {
+        site,
+        lines,
+        places,
+    }
+}
+
+/// The lines of the data set, so often.
+fn lines(retail: &Retail, times: usize) -> Vec<String> {
+    (0..times)
+        .flat_map(|_| retail.lines().map(str::to_owned))
+        .collect()
+}
+
+/// What was acknowledged and then lost, a position that claims unsettled events, or a store that
+/// does not recover shows here.
+#[test]
+fn nothing_acknowledged_is_lost_in_twenty_crashes() {
+    let retail = Retail::load().unwrap();
+    let times = if retail.full { 1 } else { SAMPLES };
+    let Crashed {
+        site,
+        lines,
+        places,
+    } = crash(&setting::shop().unwrap(), lines(&retail, times), KILLS);
 
     // Every acknowledged line is where it was said to be.
     let stored = events::all(&site, "order-lines").unwrap();
@@ -207,4 +233,89 @@ fn nothing_acknowledged_is_lost_in_twenty_crashes() {
     assert_eq!(alerts.len(), wanted);
     events::check_order(&alerts, "orders").unwrap();
     setting::check_no_lag(&site).unwrap();
+}
+
+/// The shop under another guarantee, with dead letters and a second consumer behind the first.
+fn delivering(guarantee: &str) -> String {
+    let delivery = format!("[[consumer]]\ndelivery = \"{guarantee}\"\n");
+    setting::shop()
+        .unwrap()
+        .replace("[[consumer]]\n", &delivery)
+}
+
+/// Sources of the derived events and dead letters of `enrich`, each as often as it was written.
+fn outcomes(site: &Site) -> BTreeMap<Place, usize> {
+    let mut outcomes = BTreeMap::new();
+    for order in events::all(site, "orders").unwrap() {
+        *outcomes
+            .entry(order.source("order-lines").unwrap())
+            .or_default() += 1;
+    }
+    for letter in events::all(site, "order-lines.dlq").unwrap() {
+        *outcomes.entry(letter.dead().unwrap()).or_default() += 1;
+    }
+    outcomes
+}
+
+/// Part of the data, so that the guarantees take their turns in reasonable time.
+const SOME_LINES: usize = 60_000;
+const SOME_KILLS: usize = 10;
+
+fn some_lines() -> Vec<String> {
+    let retail = Retail::load().unwrap();
+    let times = if retail.full { 1 } else { SAMPLES };
+    let mut some = lines(&retail, times);
+    some.truncate(SOME_LINES);
+    some
+}
+
+/// A position that moved before or after what follows from its events, instead of with it, would
+/// leave one out or write one twice.
+#[test]
+fn exactly_once_nothing_is_lost_or_repeated_in_ten_crashes() {
+    let crashed = crash(&delivering("exactly-once"), some_lines(), SOME_KILLS);
+    let site = &crashed.site;
+    let stored = events::all(site, "order-lines").unwrap();
+    assert!(stored.len() >= crashed.lines.len() && crashed.places.len() == crashed.lines.len());
+    let outcomes = outcomes(site);
+    for line in &stored {
+        assert_eq!(outcomes.get(&line.place), Some(&1), "{line:?}");
+    }
+    assert_eq!(outcomes.len(), stored.len());
+    let orders = events::all(site, "orders").unwrap();
+    events::check_order(&orders, "order-lines").unwrap();
+    let mut wanted = 0;
+    for order in &orders {
+        wanted += shop::rules(&order.json().unwrap()).unwrap().len();
+    }
+    let alerts = events::all(site, "order-alerts").unwrap();
+    assert_eq!(alerts.len(), wanted, "the second consumer lost or repeated");
+    setting::check_no_lag(site).unwrap();
+}
+
+/// A call before its position is durable would repeat an event; one that is never made for what was
+/// claimed would lose far more than crashes can.
+#[test]
+fn at_most_once_nothing_is_repeated_in_ten_crashes() {
+    let crashed = crash(&delivering("at-most-once"), some_lines(), SOME_KILLS);
+    let site = &crashed.site;
+    let stored = events::all(site, "order-lines").unwrap();
+    let outcomes = outcomes(site);
+    let repeated = outcomes.iter().find(|(_, times)| **times > 1);
+    assert!(repeated.is_none(), "{repeated:?} is repeated");
+    let lost = stored.len() - outcomes.len();
+    println!(
+        "{} lines, {lost} lost in {SOME_KILLS} crashes",
+        stored.len()
+    );
+    assert!(
+        lost <= SOME_KILLS * IN_FLIGHT,
+        "{lost} lost, more than were in flight"
+    );
+    assert!(
+        outcomes.len() > stored.len() / 2,
+        "{lost} lost of {}",
+        stored.len()
+    );
+    setting::check_no_lag(site).unwrap();
 }

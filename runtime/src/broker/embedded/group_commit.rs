@@ -21,7 +21,7 @@ use super::groups;
 use super::queue::{AppendError, Positions};
 use super::store::{self, BatchKey, Store};
 use super::tail::TailBatch;
-use crate::broker::{BrokerError, CommitError, Place, partitioner};
+use crate::broker::{BrokerError, Commit, CommitError, Place, TransactError, partitioner};
 use crate::config::TopicSettings;
 use crate::event::TopicPartition;
 use crate::records::{RecordView, Records};
@@ -119,9 +119,36 @@ impl<'a> Group<'a> {
         Ok(answer)
     }
 
+    /// Adds records and positions, all of them or none.
+    pub fn transact(
+        &mut self,
+        records: &[Arc<Records>],
+        group: &Arc<str>,
+        commits: &[Commit],
+    ) -> Result<(), TransactError> {
+        for (batch, records) in records.iter().enumerate() {
+            self.check(records)
+                .map_err(|error| error.of_transaction(batch))?;
+        }
+        self.positions(group, commits)
+            .map_err(|error| TransactError::Aborted(error.to_string()))?;
+        for (batch, records) in records.iter().enumerate() {
+            self.append(records, false)
+                .map_err(|error| error.of_transaction(batch))?;
+        }
+        Ok(())
+    }
+
     /// Adds positions of a group.
     pub fn commit(&mut self, request: &Positions) -> Result<(), CommitError> {
-        let Positions { group, commits, .. } = request;
+        self.positions(&request.group, &request.commits)?;
+        if request.found {
+            self.new_groups.push(store::group_key(&request.group));
+        }
+        Ok(())
+    }
+
+    fn positions(&mut self, group: &Arc<str>, commits: &[Commit]) -> Result<(), CommitError> {
         let mut entries = Vec::with_capacity(commits.len());
         for commit in commits {
             let TopicPartition { topic, partition } = &commit.partition;
@@ -136,9 +163,6 @@ impl<'a> Group<'a> {
             entries.push((key, groups::encode(&commit.progress)));
         }
         self.positions.append(&mut entries);
-        if request.found {
-            self.new_groups.push(store::group_key(group));
-        }
         Ok(())
     }
 

@@ -15,10 +15,10 @@ use super::answers::{Answers, Found, GroupAnswers};
 use super::catalog::{Partition, Topic, TopicRecord};
 use super::disk::Room;
 use super::group_commit::Group;
-use super::queue::{Append, AppendError, AppendReply, Positions, Request};
+use super::queue::{Append, AppendError, AppendReply, Positions, Request, Transaction};
 use super::sink::Ticket;
 use super::store::{self, BatchKey, Store, broken};
-use crate::broker::{BrokerError, CommitError, Place};
+use crate::broker::{BrokerError, CommitError, Place, TransactError};
 use crate::clock;
 use crate::config::TopicSettings;
 use crate::event::TopicPartition;
@@ -42,6 +42,7 @@ pub struct LogWriter {
 enum Waiting {
     Append(AppendReply, Option<Ticket>, Vec<Place>),
     Positions(oneshot::Sender<Result<(), CommitError>>),
+    Transaction(oneshot::Sender<Result<(), TransactError>>),
 }
 
 /// Lets nobody wait for a writer that has ended, however it ended.
@@ -87,7 +88,7 @@ impl LogWriter {
 
     fn handle(&mut self, mut requests: Vec<Request>) {
         let alone = match requests.pop() {
-            Some(last @ (Request::Append(_) | Request::Commit(_))) => {
+            Some(last @ (Request::Append(_) | Request::Commit(_) | Request::Transact(_))) => {
                 requests.push(last);
                 return self.write_group(requests);
             }
@@ -115,7 +116,7 @@ impl LogWriter {
                 reply,
             } => drop(reply.send(self.purge(topic, &keys, last))),
             Request::Forget { now_ms, reply } => drop(reply.send(self.forget(now_ms))),
-            Request::Append(_) | Request::Commit(_) => {}
+            Request::Append(_) | Request::Commit(_) | Request::Transact(_) => {}
         }
     }
 
@@ -132,6 +133,9 @@ impl LogWriter {
                     waiting.extend(add(&mut group, &mut answers, append, &mut room));
                 }
                 Request::Commit(positions) => waiting.extend(add_positions(&mut group, positions)),
+                Request::Transact(transaction) => {
+                    waiting.extend(add_transaction(&mut group, transaction, &mut room));
+                }
                 _ => {}
             }
         }
@@ -351,6 +355,33 @@ fn add_positions(group: &mut Group<'_>, positions: Positions) -> Option<Waiting>
     }
 }
 
+fn add_transaction(
+    group: &mut Group<'_>,
+    transaction: Transaction,
+    room: &mut Room<'_>,
+) -> Option<Waiting> {
+    let Transaction {
+        records,
+        group: name,
+        commits,
+        reply,
+    } = transaction;
+    let bytes: usize = records.iter().map(|records| records.bytes()).sum();
+    // Positions alone take next to nothing, and move on a full disk too.
+    let room = match bytes {
+        0 => Ok(()),
+        _ => room.take(bytes).map_err(TransactError::Aborted),
+    };
+    let added = room.and_then(|()| group.transact(&records, &name, &commits));
+    match added {
+        Ok(()) => Some(Waiting::Transaction(reply)),
+        Err(error) => {
+            drop(reply.send(Err(error)));
+            None
+        }
+    }
+}
+
 impl AppendReply {
     /// The ticket fails before the answer is sent: the caller must not get ahead of it.
     fn fail(self, ticket: Option<&Ticket>, error: AppendError) {
@@ -375,6 +406,10 @@ impl Waiting {
             }
             (Self::Append(reply, ticket, _), Err(error)) => {
                 reply.fail(ticket.as_ref(), AppendError::Store(error.clone()));
+            }
+            (Self::Transaction(reply), Ok(())) => drop(reply.send(Ok(()))),
+            (Self::Transaction(reply), Err(error)) => {
+                drop(reply.send(Err(TransactError::Aborted(error.to_string()))));
             }
             (Self::Positions(reply), Ok(())) => drop(reply.send(Ok(()))),
             (Self::Positions(reply), Err(error)) => {

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::store::BatchKey;
-use crate::broker::{BrokerError, Commit, CommitError, Place};
+use crate::broker::{BrokerError, Commit, CommitError, Place, TransactError};
 use crate::config::TopicSettings;
 use crate::event::TopicPartition;
 use crate::records::Records;
@@ -26,6 +26,8 @@ const GROUP_REQUESTS: usize = 4_096;
 pub enum Request {
     Append(Append),
     Commit(Positions),
+    /// Records and positions, all or nothing.
+    Transact(Transaction),
     Create {
         name: Arc<str>,
         settings: TopicSettings,
@@ -68,6 +70,14 @@ pub struct Append {
     pub reply: AppendReply,
 }
 
+/// Records of one consumer, and the positions that go with them.
+pub struct Transaction {
+    pub records: Vec<Arc<Records>>,
+    pub group: Arc<str>,
+    pub commits: Vec<Commit>,
+    pub reply: oneshot::Sender<Result<(), TransactError>>,
+}
+
 /// Who waits for an append.
 pub enum AppendReply {
     Places(oneshot::Sender<Result<Vec<Place>, AppendError>>),
@@ -107,12 +117,16 @@ pub struct Positions {
 
 impl Request {
     fn is_data(&self) -> bool {
-        matches!(self, Self::Append(_) | Self::Commit(_))
+        matches!(self, Self::Append(_) | Self::Commit(_) | Self::Transact(_))
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Append(append) => append.records.bytes(),
+            Self::Transact(transaction) => {
+                let records = transaction.records.iter();
+                records.map(|records| records.bytes()).sum()
+            }
             _ => 0,
         }
     }

@@ -7,9 +7,9 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::queue::{Append, AppendError, AppendReply, Positions, Request};
+use super::queue::{Append, AppendError, AppendReply, Positions, Request, Transaction};
 use super::session::SessionShared;
-use crate::broker::{Commit, CommitError, PublishError, Sink};
+use crate::broker::{Commit, CommitError, PublishError, Sink, TransactError};
 use crate::records::Records;
 
 /// The sink of one session.
@@ -116,31 +116,7 @@ impl Sink for EmbeddedSink {
                 }
             };
             drop(hearing);
-            outcome.map_err(|error| match error {
-                AppendError::Behind => PublishError::Passing(
-                    "records that were published before these were not taken".to_owned(),
-                ),
-                AppendError::DiskFull(reason) => PublishError::Passing(reason),
-                AppendError::Store(error) => PublishError::Passing(error.to_string()),
-                AppendError::Record {
-                    index,
-                    topic,
-                    reason,
-                } => PublishError::Event {
-                    index,
-                    topic,
-                    reason,
-                },
-                AppendError::Topic {
-                    index,
-                    topic,
-                    reason,
-                } => PublishError::Topic {
-                    index,
-                    topic,
-                    reason,
-                },
-            })
+            outcome.map_err(PublishError::from)
         })
     }
 
@@ -168,6 +144,76 @@ impl Sink for EmbeddedSink {
                 ))
             })
         })
+    }
+
+    /// One request is one part of an atomic, synced batch of the store: never in doubt.
+    fn transact(
+        &self,
+        records: Vec<Arc<Records>>,
+        commits: Vec<Commit>,
+    ) -> BoxFuture<'static, Result<(), TransactError>> {
+        if self.session.is_closed() {
+            return Box::pin(async {
+                Err(TransactError::Aborted(
+                    "the consumer left its group".to_owned(),
+                ))
+            });
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Transact(Transaction {
+            records,
+            group: self.session.group.clone(),
+            commits,
+            reply,
+        });
+        drop(self.shared.queue.push(request));
+        Box::pin(async move {
+            answer.await.unwrap_or_else(|_| {
+                Err(TransactError::Aborted(
+                    "the embedded broker is closing or overloaded".to_owned(),
+                ))
+            })
+        })
+    }
+}
+
+impl From<AppendError> for PublishError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Behind => {
+                Self::Passing("records that were published before these were not taken".to_owned())
+            }
+            AppendError::DiskFull(reason) => Self::Passing(reason),
+            AppendError::Store(error) => Self::Passing(error.to_string()),
+            AppendError::Record {
+                index,
+                topic,
+                reason,
+            } => Self::Event {
+                index,
+                topic,
+                reason,
+            },
+            AppendError::Topic {
+                index,
+                topic,
+                reason,
+            } => Self::Topic {
+                index,
+                topic,
+                reason,
+            },
+        }
+    }
+}
+
+impl AppendError {
+    /// The same of a transaction, for the records at `batch`.
+    pub fn of_transaction(self, batch: usize) -> TransactError {
+        match PublishError::from(self) {
+            PublishError::Passing(reason) => TransactError::Aborted(reason),
+            error => TransactError::Refused { batch, error },
+        }
     }
 }
 

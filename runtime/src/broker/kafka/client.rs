@@ -1,7 +1,7 @@
 //! How librdkafka's clients are set up: the user's properties, ours above them, and defaults below.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -14,6 +14,9 @@ use crate::config;
 /// How long librdkafka's producer lingers where the user does not say: records are sent long before,
 /// by the waves of [`super::raw::Writer`].
 pub(super) const WAVES_LINGER_MS: &str = "20";
+
+/// How long a transaction may last.
+const TRANSACTION_TIMEOUT_MS: &str = "15000";
 
 /// What all clients of a broker are made from.
 #[derive(Clone)]
@@ -124,6 +127,21 @@ impl Settings {
         config
     }
 
+    /// A writer of transactions. Readers wait for `transaction.timeout.ms` after a kill, unless a
+    /// runtime of the same instance comes first.
+    pub(super) fn transactional(&self, group: &str) -> ClientConfig {
+        let mut config = self.producer();
+        let instance = match &self.instance {
+            Some(instance) => instance.clone(),
+            None => uuid::Uuid::new_v4().to_string(),
+        };
+        config
+            .set("transactional.id", format!("millstream.{group}.{instance}"))
+            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
+            .set("message.timeout.ms", TRANSACTION_TIMEOUT_MS);
+        config
+    }
+
     /// A client for requests to the controller.
     pub(super) fn admin(&self) -> ClientConfig {
         self.base.clone()
@@ -194,6 +212,8 @@ pub(super) struct Listener {
     pub(super) reach: Arc<Reach>,
     /// Who the client works for.
     pub(super) owner: Arc<str>,
+    /// How many errors of connections and requests there were.
+    pub(super) faults: Arc<AtomicU64>,
 }
 
 impl ClientContext for Listener {
@@ -219,6 +239,7 @@ impl ClientContext for Listener {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.faults.fetch_add(1, Ordering::AcqRel);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             if self.reach.set(false) {
                 tracing::warn!(owner = &*self.owner, "no Kafka broker answers: {reason}");
@@ -255,6 +276,7 @@ mod tests {
             on_lost_position: config::OnLostPosition::Stop,
             fetch_events: 100,
             fetch_bytes: 64 * 1024,
+            transactional: false,
         }
     }
 

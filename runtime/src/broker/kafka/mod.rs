@@ -28,6 +28,7 @@ mod reader;
 mod rebalance;
 mod source;
 mod topics;
+mod transactions;
 mod watch;
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use poll_thread::PollThread;
 use producer::{Order, Producer};
 use source::{Ends, KafkaControl, KafkaSink, KafkaSource, Mailbox};
 use topics::KafkaTopics;
+use transactions::Transactor;
 
 /// A Kafka cluster.
 pub struct KafkaBroker {
@@ -73,6 +75,7 @@ impl KafkaBroker {
         let listener = Listener {
             reach: reach.clone(),
             owner: "broker".into(),
+            faults: Arc::default(),
         };
         // Each kind of client has checks of its own; better now than with the first event.
         for config in [settings.producer(), settings.reader()] {
@@ -97,6 +100,7 @@ impl Broker for KafkaBroker {
         let listener = Listener {
             reach: self.reach.clone(),
             owner: subscription.consumer.clone(),
+            faults: Arc::default(),
         };
         let config = self.settings.member(&subscription);
         let member: Member = config
@@ -112,6 +116,16 @@ impl Broker for KafkaBroker {
         let outbox = Arc::new(Outbox::new(ahead, move || wakes.notify()));
         let mailbox = Arc::new(Mailbox::new(wake.clone()));
         let ends = Arc::new(Ends::new(member.clone()));
+        let transactor = subscription.transactional.then(|| {
+            // Its own count of faults: those of other clients put no transaction in doubt.
+            let listener = Listener {
+                faults: Arc::default(),
+                ..listener.clone()
+            };
+            let config = self.settings.transactional(&subscription.group);
+            Transactor::start(&subscription.consumer, config, listener, ends.clone())
+        });
+        let transactor = transactor.transpose().map_err(no_thread)?;
         let producer = Producer::start(
             &subscription.consumer,
             self.settings.producer(),
@@ -142,7 +156,11 @@ impl Broker for KafkaBroker {
                 mailbox: mailbox.clone(),
                 ends,
             }),
-            sink: Arc::new(KafkaSink { producer, mailbox }),
+            sink: Arc::new(KafkaSink {
+                producer,
+                transactor,
+                mailbox,
+            }),
         })
     }
 

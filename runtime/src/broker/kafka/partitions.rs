@@ -180,9 +180,9 @@ pub(super) fn copy(batch: &MessageBatch, source: &TopicPartition, owned: &mut Ow
     }
     blocks.close(&mut taken.blocks);
     let events: usize = taken.blocks.iter().map(|block| block.len()).sum();
-    if events > 0 {
-        let bytes: usize = taken.blocks.iter().map(|block| block.bytes()).sum();
-        owned.event_bytes = (bytes / events).max(1);
+    let bytes: usize = taken.blocks.iter().map(|block| block.bytes()).sum();
+    if let Some(mean) = bytes.checked_div(events) {
+        owned.event_bytes = mean.max(1);
     }
     taken
 }

@@ -14,9 +14,12 @@ use super::member::Member;
 use super::partitions::End;
 use super::producer::Producer;
 use super::raw;
+use super::transactions::Transactor;
 use crate::broker::outbox::Outbox;
 use crate::broker::wake::Wake;
-use crate::broker::{Commit, CommitError, Control, PublishError, Sink, Source, SourceEvent};
+use crate::broker::{
+    Commit, CommitError, Control, PublishError, Sink, Source, SourceEvent, TransactError,
+};
 use crate::event::TopicPartition;
 use crate::records::Records;
 
@@ -96,6 +99,24 @@ impl Ends {
         self.partitions.lock().clear();
     }
 
+    /// The member, while it is one. To be let go soon: the poll thread closes it.
+    pub(super) fn member(&self) -> Option<Arc<Member>> {
+        self.member.lock().clone()
+    }
+
+    /// Looks at the member while none of these partitions can be given up; `None` where one is not
+    /// ours.
+    pub(super) fn while_ours<'a, T>(
+        &self,
+        mut partitions: impl Iterator<Item = &'a TopicPartition>,
+        look: impl FnOnce(&Member) -> T,
+    ) -> Option<T> {
+        let member = self.member()?;
+        let owned = self.partitions.lock();
+        let ours = partitions.all(|partition| owned.iter().any(|(known, _)| known == partition));
+        ours.then(|| look(&member))
+    }
+
     fn all(&self) -> Vec<(TopicPartition, u64)> {
         let member = self.member.lock();
         let Some(member) = &*member else {
@@ -171,6 +192,8 @@ impl Control for KafkaControl {
 /// Where the units of a membership go.
 pub(super) struct KafkaSink {
     pub(super) producer: Producer,
+    /// Of a transactional subscription.
+    pub(super) transactor: Option<Transactor>,
     pub(super) mailbox: Arc<Mailbox>,
 }
 
@@ -188,5 +211,19 @@ impl Sink for KafkaSink {
                 .unwrap_or_else(|_| Err(CommitError::Fenced("the member has left".to_owned())))
         }
         .boxed()
+    }
+
+    fn transact(
+        &self,
+        records: Vec<Arc<Records>>,
+        commits: Vec<Commit>,
+    ) -> BoxFuture<'static, Result<(), TransactError>> {
+        match &self.transactor {
+            Some(transactor) => transactor.transact(records, commits),
+            None => {
+                let reason = "this subscription has no transactions".to_owned();
+                std::future::ready(Err(TransactError::Aborted(reason))).boxed()
+            }
+        }
     }
 }

@@ -170,6 +170,7 @@ mod tests {
             on_lost_position: OnLostPosition::Stop,
             fetch_events: 1,
             fetch_bytes: 1,
+            transactional: false,
         }
     }
 

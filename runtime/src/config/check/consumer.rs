@@ -195,25 +195,12 @@ fn pattern(checks: &Checks<'_>, text: &str, place: &Place) -> Option<TopicPatter
 }
 
 fn delivery(section: &mut Section<'_>) -> Delivery {
-    let choice = section.choice(
-        "delivery",
-        &[
-            ("at-least-once", Some(Delivery::AtLeastOnce)),
-            ("at-most-once", None),
-            ("exactly-once", None),
-        ],
-    );
-    if choice == Some(None) {
-        let place = section.place_of("delivery");
-        section.checks().report(
-            Problem::error(
-                "unsupported",
-                "this `delivery` is not supported by this version",
-            )
-            .at(place)
-            .label("this version delivers at least once")
-            .hint("set \"at-least-once\"; header `millstream-id` tells repeated events apart"),
-        );
-    }
-    Delivery::AtLeastOnce
+    let choices = [
+        ("at-most-once", Delivery::AtMostOnce),
+        ("at-least-once", Delivery::AtLeastOnce),
+        ("exactly-once", Delivery::ExactlyOnce),
+    ];
+    section
+        .choice("delivery", &choices)
+        .unwrap_or(Delivery::AtLeastOnce)
 }

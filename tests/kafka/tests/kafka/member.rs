@@ -60,6 +60,7 @@ pub fn subscription(group: &str, topics: &[&str]) -> Subscription {
         on_lost_position: OnLostPosition::Stop,
         fetch_events: 2_000,
         fetch_bytes: 4 << 20,
+        transactional: false,
     }
 }
 

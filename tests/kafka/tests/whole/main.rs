@@ -9,6 +9,7 @@
 
 mod broker;
 mod commands;
+mod exactly_once;
 mod example;
 mod kill;
 mod late_topics;

@@ -109,6 +109,7 @@ fn named(topic: &str) -> Subscription {
         on_lost_position: OnLostPosition::Stop,
         fetch_events: 10_000,
         fetch_bytes: 16 << 20,
+        transactional: false,
     }
 }
 

@@ -6,12 +6,14 @@
 //!   └──── poll ───▶ Event ── committed, deliveries, group offsets
 //! Client ── commit, watermarks, group_offsets, probe
 //! Writer ── produce ──▶ deliveries
+//!   └──── begin, send offsets, commit, abort
 //! ```
 
 mod event;
 mod message;
 mod offsets;
 mod queue;
+mod transaction;
 mod writer;
 
 pub(super) use event::CommitReport;
@@ -21,4 +23,5 @@ pub(super) use offsets::{
     send_commit,
 };
 pub(super) use queue::{Queue, TopicReader};
+pub(super) use transaction::GroupMetadata;
 pub(super) use writer::Writer;

@@ -175,6 +175,15 @@ impl Writer {
         unsafe { sys::rd_kafka_flush(self.client.native_ptr(), 1) };
     }
 
+    /// How many records are not reported yet.
+    pub(in crate::broker::kafka) fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    pub(super) fn native_ptr(&self) -> *mut sys::rd_kafka_t {
+        self.client.native_ptr()
+    }
+
     /// The first error after which this producer can do nothing more.
     pub(in crate::broker::kafka) fn fatal_error(&self) -> Option<RDKafkaErrorCode> {
         self.client.fatal_error().map(|(code, _)| code)
