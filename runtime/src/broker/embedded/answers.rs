@@ -18,15 +18,14 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fjall::{Keyspace, OwnedWriteBatch, UserValue};
 
-use super::codec::{Damaged, Input, put_bytes, put_number};
+use super::answer_codec::{encode, read_places, split};
+use super::codec::{Damaged, Input, put_number};
 use super::store::{Store, broken};
 use crate::broker::{BrokerError, Place, RequestKey};
-use crate::event::TopicPartition;
 
 /// How long an answer is kept, milliseconds.
 pub const KEPT_MS: u64 = 24 * 60 * 60 * 1000;
@@ -35,8 +34,6 @@ pub const KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 const MOST_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Answers that are forgotten at once, so that the log writer is never held up for long.
 const CHUNK: usize = 4_096;
-/// The form of a stored answer.
-const VERSION: u8 = 1;
 /// Where the bytes of all answers stand.
 const BYTES: &[u8] = b"bytes";
 
@@ -295,89 +292,11 @@ fn damaged(reason: Damaged) -> BrokerError {
     BrokerError::Store(format!("a stored answer is damaged: {reason}"))
 }
 
-/// An answer's value. Within a call the offsets of a partition mostly follow one another: a run of
-/// them is written once, and each record says only which run goes on.
-fn encode(written_ms: u64, digest: u128, places: &[Place]) -> Vec<u8> {
-    let mut runs: Vec<&Place> = Vec::new();
-    let mut last: HashMap<&TopicPartition, (usize, u64)> = HashMap::new();
-    let mut run_of = Vec::with_capacity(places.len());
-    for place in places {
-        let (run, next) = match last.get(&place.partition) {
-            Some(&(run, next)) if next == place.offset => (run, next),
-            _ => {
-                runs.push(place);
-                (runs.len() - 1, place.offset)
-            }
-        };
-        last.insert(&place.partition, (run, next + 1));
-        run_of.push(run);
-    }
-    let mut out = vec![VERSION];
-    out.extend_from_slice(&written_ms.to_be_bytes());
-    out.extend_from_slice(&digest.to_be_bytes());
-    put_number(&mut out, runs.len() as u64);
-    for place in &runs {
-        put_bytes(&mut out, Some(place.partition.topic.as_bytes()));
-        put_number(&mut out, u64::from(place.partition.partition));
-        put_number(&mut out, place.offset);
-    }
-    put_number(&mut out, places.len() as u64);
-    if runs.len() > 1 {
-        for run in run_of {
-            put_number(&mut out, run as u64);
-        }
-    }
-    out
-}
-
-/// Time and digest of a value, and the rest of it: the places.
-fn split(value: &[u8]) -> Result<(u64, u128, Input<'_>), Damaged> {
-    let mut input = Input(value);
-    let [version] = input.array()?;
-    if version != VERSION {
-        return Err(Damaged::Version(version));
-    }
-    let written_ms = u64::from_be_bytes(input.array()?);
-    let digest = u128::from_be_bytes(input.array()?);
-    Ok((written_ms, digest, input))
-}
-
-fn read_places(mut input: Input<'_>) -> Result<Vec<Place>, Damaged> {
-    let mut runs: Vec<Place> = Vec::new();
-    for _ in 0..input.number()? {
-        let topic = input.bytes()?.unwrap_or_default();
-        let topic = std::str::from_utf8(topic).map_err(|_| Damaged::Short)?;
-        // Of few topics, mostly one.
-        let known = runs.iter().map(|run| &run.partition.topic);
-        let topic: Arc<str> = match known.clone().find(|known| ***known == *topic) {
-            Some(known) => known.clone(),
-            None => topic.into(),
-        };
-        let partition = u32::try_from(input.number()?).map_err(|_| Damaged::Short)?;
-        runs.push(Place {
-            partition: TopicPartition::new(topic, partition),
-            offset: input.number()?,
-        });
-    }
-    let mut places = Vec::new();
-    for _ in 0..input.number()? {
-        let run = match runs.len() {
-            1 => 0,
-            _ => usize::try_from(input.number()?).map_err(|_| Damaged::Short)?,
-        };
-        let run = runs.get_mut(run).ok_or(Damaged::Short)?;
-        places.push(run.clone());
-        run.offset = run.offset.wrapping_add(1);
-    }
-    Ok(places)
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::config::Durability;
+    use crate::event::TopicPartition;
 
     const DAY: i64 = KEPT_MS as i64;
 
@@ -528,47 +447,5 @@ mod tests {
         let reopened = Answers::open(&bench.store).unwrap();
         assert_eq!(reopened.bytes, bench.answers.bytes);
         assert!(reopened.bytes > 0);
-    }
-
-    proptest! {
-        #[test]
-        fn places_are_read_as_written(
-            given in proptest::collection::vec((0..3_u32, 0..3_u32, 0..4_u64), 0..40),
-            digest in any::<u128>(),
-            written_ms in any::<u64>(),
-        ) {
-            let places: Vec<Place> = given
-                .iter()
-                .map(|&(topic, partition, offset)| place(&format!("t{topic}"), partition, offset))
-                .collect();
-            let value = encode(written_ms, digest, &places);
-            let (time, read, rest) = split(&value).unwrap();
-            prop_assert_eq!((time, read), (written_ms, digest));
-            prop_assert_eq!(read_places(rest).unwrap(), places);
-        }
-
-        #[test]
-        fn any_value_is_read_or_refused(value in proptest::collection::vec(0..4_u8, 0..60)) {
-            let _ = split(&value).map(|(.., rest)| read_places(rest));
-        }
-    }
-
-    /// Each answer is kept for a day: ten thousand events must not cost megabytes.
-    #[test]
-    fn a_call_of_many_events_has_a_small_answer() {
-        let places: Vec<Place> = (0..10_000).map(|n| place("orders", n % 4, 1_000)).collect();
-        let mut next = [0; 4];
-        let places: Vec<Place> = places
-            .into_iter()
-            .map(|mut place| {
-                let next = &mut next[place.partition.partition as usize];
-                place.offset += *next;
-                *next += 1;
-                place
-            })
-            .collect();
-        assert!(encode(0, 0, &places).len() < 10_200);
-        let one = encode(0, 0, &places[..1]);
-        assert!(size(RequestKey::fresh().as_str(), &one) < 150);
     }
 }

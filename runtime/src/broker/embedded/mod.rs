@@ -62,6 +62,7 @@
 //! batches for readers at the end and as much again of their decoded form, and each consumer's own
 //! fetch budget.
 
+mod answer_codec;
 mod answers;
 mod catalog;
 mod codec;

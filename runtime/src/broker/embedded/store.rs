@@ -9,7 +9,7 @@
 //!             "group/" name                                              nothing: the group is known
 //!             "deleted/" topic id                                        events are yet to be removed
 //!             "next-topic", "format"                                     numbers
-//! answers     see answers.rs                                             answers to keep for a day
+//! answers     see answers.rs, answer_codec.rs                            answers to keep for a day
 //! ```
 //!
 //! What is asked of a batch without its events (when it was written, its largest timestamp, where it

@@ -8,6 +8,7 @@
 //! Each call is one request on a blocking thread. Events are sent under a key of their own
 //! (`Idempotency-Key`), so that they can be sent again where no answer came: they are written once.
 
+mod sending;
 pub mod wire;
 
 use std::sync::Arc;
@@ -26,7 +27,6 @@ use self::wire::{
 use super::{BrokerError, Chunk, Place, ReadLimits, RequestKey, TopicInfo, Topics};
 use crate::config::secret::Secret;
 use crate::config::{self, TopicSettings};
-use crate::decide::backoff::{self, Next};
 use crate::decide::offsets::Progress;
 use crate::event::{BlockBuilder, NewEvent, TopicPartition};
 use crate::json_event;
@@ -62,18 +62,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_IDLE: Duration = Duration::from_secs(5);
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
-/// How often events are sent, and how long is waited between: a runtime that is started again is
-/// back within seconds. None is sent again after a minute and a half: one may have waited for
-/// [`CALL_TIMEOUT`] in vain.
-const SENDING: config::Retry = config::Retry {
-    max_attempts: 8,
-    initial: Duration::from_millis(250),
-    max: Duration::from_secs(5),
-    factor: 2.0,
-    jitter: true,
-    max_age: Duration::from_secs(90),
-};
-
 /// A runtime that answers on its HTTP interface.
 #[derive(Clone)]
 pub struct Remote {
@@ -228,7 +216,7 @@ impl Remote {
         })
     }
 
-    /// Sends events until there is an answer, within the bounds of [`SENDING`].
+    /// Sends events until there is an answer, within the bounds of sending.rs.
     async fn send(&self, lines: Bytes, key: RequestKey) -> Result<Answer, BrokerError> {
         let begun = Instant::now();
         let mut attempt = 0;
@@ -240,35 +228,14 @@ impl Remote {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            match pause(attempt, begun.elapsed(), failed.again, fastrand::f64()) {
+            match sending::pause(attempt, begun.elapsed(), failed.again, fastrand::f64()) {
                 Some(wait) => {
                     tracing::warn!(error = %failed.error, attempt, "the events are sent again");
                     tokio::time::sleep(wait).await;
                 }
-                None => return Err(given_up(failed, attempt)),
+                None => return Err(sending::given_up(failed.error, attempt)),
             }
         }
-    }
-}
-
-/// How long to wait after attempt number `attempt` (from 1 on), `elapsed` after the first began;
-/// `None` where another one would not help. `again` is when the runtime wants to be asked again.
-fn pause(attempt: u32, elapsed: Duration, again: Option<Duration>, dice: f64) -> Option<Duration> {
-    let again = again.filter(|again| *again <= SENDING.max)?;
-    match backoff::after_failure(&SENDING, attempt, elapsed, again, dice) {
-        Next::Again(wait) => Some(wait),
-        Next::GiveUp => None,
-    }
-}
-
-/// What the sender of events is told in the end.
-fn given_up(failed: Failed, attempts: u32) -> BrokerError {
-    match failed.error {
-        BrokerError::Unreachable(reason) => BrokerError::Unreachable(format!(
-            "{reason}; that was attempt {attempts}, the last, and whether its events were written \
-             is not known: look at the end of the topic before they are sent again"
-        )),
-        error => error,
     }
 }
 
@@ -493,25 +460,6 @@ mod tests {
             let arrived = error_of(500, &body, WAIT);
             assert_eq!(format!("{arrived:?}"), format!("{error:?}"));
         }
-    }
-
-    /// Without an end a script that produces would hang when the runtime is gone for good.
-    #[test]
-    fn events_are_sent_again_a_few_times_and_not_when_it_is_of_no_use() {
-        let soon = Some(Duration::ZERO);
-        let early = |attempt| pause(attempt, Duration::ZERO, soon, 0.0);
-        let waits: Duration = (1..8).filter_map(early).sum();
-        assert!((10..30).contains(&waits.as_secs()), "{waits:?}");
-        assert_eq!(early(8), None);
-        assert_eq!(pause(1, SENDING.max_age, soon, 0.0), None);
-        assert_eq!(pause(1, Duration::ZERO, None, 0.0), None);
-        // The runtime's own wish counts, unless nobody would wait for so long.
-        let wished = Some(Duration::from_secs(3));
-        assert_eq!(pause(1, Duration::ZERO, wished, 0.0), wished);
-        assert_eq!(
-            pause(1, Duration::ZERO, Some(Duration::from_secs(60)), 0.0),
-            None
-        );
     }
 
     #[test]
