@@ -38,7 +38,7 @@ impl BodyBudget {
     ///
     /// # Errors
     /// 413 past [`MAX_BODY`], before a byte is read where the caller says its length; 408 when it
-    /// does not arrive in time; 503 when there is no room for it in that time; 400 when it breaks
+    /// does not arrive in time; 429 when there is no room for it in that time; 400 when it breaks
     /// off.
     pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held<'_>, Refused> {
         let announced = headers
@@ -53,8 +53,8 @@ impl BodyBudget {
         let room = self.bytes.acquire_many(most as u32);
         let Ok(Ok(room)) = tokio::time::timeout_at(deadline, room).await else {
             return Err(error(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many requests at once; send it again later",
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many bodies at once; nothing was written, send it again later",
             ));
         };
         let read = axum::body::to_bytes(body, MAX_BODY);
@@ -135,6 +135,6 @@ mod tests {
         assert_eq!(held.len(), 8);
         let refused = budget.read(&HeaderMap::new(), Body::from("x")).await.err();
         let status = refused.map(|refused| refused.status);
-        assert_eq!(status, Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(status, Some(StatusCode::TOO_MANY_REQUESTS));
     }
 }

@@ -105,12 +105,16 @@ impl State {
     fn accepting(&self) -> Result<(), Refused> {
         match self.health.draining() {
             false => Ok(()),
-            true => Err(error(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the runtime is shutting down; send it again, to the next one",
-            )),
+            true => Err(shutting_down()),
         }
     }
+}
+
+fn shutting_down() -> Refused {
+    error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the runtime is shutting down; send it again, to the next one",
+    )
 }
 
 /// All routes behind their door.

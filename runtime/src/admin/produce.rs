@@ -5,6 +5,8 @@
 //!      (application/x-ndjson)  a line each, all or nothing           ├─▶ Records ─▶ Topics
 //! POST /api/v1/produce         the same, each line names its topic  ─┘
 //! ```
+//!
+//! With `Idempotency-Key` the broker writes a request once and gives its first answer again.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,9 +21,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::answer::{Refused, bad_lines, error};
-use super::budget::too_large;
-use super::{State, in_time, topic_name};
-use crate::broker::remote::wire::{LineError, NDJSON, PlaceReport, PlacesReport};
+use super::budget::{Held, too_large};
+use super::{State, in_time, shutting_down, topic_name};
+use crate::broker::remote::wire::{IDEMPOTENCY_KEY, LineError, NDJSON, PlaceReport, PlacesReport};
+use crate::broker::{BrokerError, RequestKey};
 use crate::json_event::{self, JsonEvent, MAX_HEADER_NAME};
 use crate::records::{NewRecord, Records};
 
@@ -46,12 +49,11 @@ pub(super) async fn events(
 ) -> Result<Response, Refused> {
     let topic = topic_name(&topic)?;
     let Query(params) = params.map_err(bad_query)?;
-    refuse_idempotency_key(&headers)?;
-    state.accepting()?;
-    let body = state.bodies.read(&headers, body).await?;
+    let key = idempotency_key(&headers)?;
+    let body = take(&state, &headers, body).await?;
     if !is_ndjson(&headers) {
         let records = single(&topic, &params, &headers, &body.bytes)?;
-        let places = write(&state, records).await?;
+        let places = write(&state, records, key).await?;
         return match places.events.into_iter().next() {
             Some(place) => Ok(Json(place).into_response()),
             None => Err(error(
@@ -70,7 +72,7 @@ pub(super) async fn events(
         event.push_to(records, &topic, params.partition);
         Ok(())
     })?;
-    Ok(Json(write(&state, records).await?).into_response())
+    Ok(Json(write(&state, records, key).await?).into_response())
 }
 
 /// `POST /api/v1/produce`: JSON lines that name their topic and may name their partition.
@@ -79,28 +81,43 @@ pub(super) async fn records(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<PlacesReport>, Refused> {
-    refuse_idempotency_key(&headers)?;
-    state.accepting()?;
-    let body = state.bodies.read(&headers, body).await?;
+    let key = idempotency_key(&headers)?;
+    let body = take(&state, &headers, body).await?;
     let records = lines(&body.bytes, |event, records| {
         let topic = event.topic.as_deref().unwrap_or_default();
         let topic = topic_name(topic).map_err(|refused| refused.report.error)?;
         event.push_to(records, &topic, event.partition);
         Ok(())
     })?;
-    Ok(Json(write(&state, records).await?))
+    Ok(Json(write(&state, records, key).await?))
 }
 
-/// A key that is ignored would let a caller believe that sending twice is safe.
-fn refuse_idempotency_key(headers: &HeaderMap) -> Result<(), Refused> {
-    match headers.contains_key("idempotency-key") {
-        false => Ok(()),
-        true => Err(error(
-            StatusCode::NOT_IMPLEMENTED,
-            "`Idempotency-Key` is not supported by this version: nothing was written; send without \
-             it, and expect a repetition where you send again after a time-out",
-        )),
+/// The request's key, if it has one. One that is ignored would let a caller believe that sending
+/// twice is safe.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<RequestKey>, Refused> {
+    let bad = |reason: &str| {
+        error(
+            StatusCode::BAD_REQUEST,
+            format!("`Idempotency-Key`: {reason}; nothing was written"),
+        )
+    };
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => match RequestKey::new(key.as_bytes()) {
+            Ok(key) => Ok(Some(key)),
+            Err(reason) => Err(bad(&reason)),
+        },
+        (Some(_), Some(_)) => Err(bad("a request has one key at most")),
     }
+}
+
+/// The body of a request that is taken: the end may begin while it arrives.
+async fn take<'a>(state: &'a State, headers: &HeaderMap, body: Body) -> Result<Held<'a>, Refused> {
+    state.accepting()?;
+    let held = state.bodies.read(headers, body).await?;
+    state.accepting()?;
+    Ok(held)
 }
 
 pub(super) fn bad_query(rejection: QueryRejection) -> Refused {
@@ -203,8 +220,12 @@ fn lines(
     Ok(records)
 }
 
-/// Writes all records and says where they are.
-async fn write(state: &State, records: Records) -> Result<PlacesReport, Refused> {
+/// Writes all records, once for their key, and says where they are.
+async fn write(
+    state: &State,
+    records: Records,
+    key: Option<RequestKey>,
+) -> Result<PlacesReport, Refused> {
     for record in records.iter() {
         let settings = state.settings.get(record.topic());
         let most = settings.and_then(|settings| settings.max_event);
@@ -219,10 +240,16 @@ async fn write(state: &State, records: Records) -> Result<PlacesReport, Refused>
             return Err(refused);
         }
     }
-    if records.is_empty() {
-        return Ok(PlacesReport { events: Vec::new() });
-    }
-    let places = in_time(state.topics.produce(records)).await?;
+    let writing = match key {
+        Some(key) => state.topics.produce_once(records, key),
+        None if records.is_empty() => return Ok(PlacesReport { events: Vec::new() }),
+        None => state.topics.produce(records),
+    };
+    let places = match in_time(writing).await {
+        // The store closes at the end, and who was let in before it is still here.
+        Err(BrokerError::Store(_)) if state.health.draining() => return Err(shutting_down()),
+        answer => answer?,
+    };
     Ok(PlacesReport {
         events: places.iter().map(PlaceReport::from).collect(),
     })

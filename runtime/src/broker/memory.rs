@@ -6,7 +6,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::{BrokerError, Chunk, Commit, PartitionInfo, Place, ReadLimits, TopicInfo, Topics};
+use super::{
+    BrokerError, Chunk, Commit, PartitionInfo, Place, ReadLimits, RequestKey, TopicInfo, Topics,
+};
 use crate::config::TopicSettings;
 use crate::decide::offsets::Progress;
 use crate::event::{BlockBuilder, NewEvent, TopicPartition};
@@ -18,6 +20,7 @@ pub struct Memory {
     topics: Mutex<BTreeMap<Arc<str>, Vec<Records>>>,
     positions: Mutex<Vec<(TopicPartition, Progress)>>,
     failure: Mutex<Option<BrokerError>>,
+    answers: Mutex<BTreeMap<String, (u128, Vec<Place>)>>,
 }
 
 impl Memory {
@@ -171,6 +174,27 @@ impl Topics for Memory {
 
     fn produce(&self, records: Records) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
         Box::pin(async move { self.write(&records) })
+    }
+
+    fn produce_once(
+        &self,
+        records: Records,
+        key: RequestKey,
+    ) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
+        Box::pin(async move {
+            self.check()?;
+            let digest = records.digest();
+            let mut answers = self.answers.lock();
+            match answers.get(key.as_str()) {
+                Some((known, places)) if *known == digest => Ok(places.clone()),
+                Some(_) => Err(BrokerError::Refused("another request had this key".into())),
+                None => {
+                    let places = self.write(&records)?;
+                    answers.insert(key.as_str().to_owned(), (digest, places.clone()));
+                    Ok(places)
+                }
+            }
+        })
     }
 
     fn read<'a>(

@@ -19,13 +19,17 @@ pub mod names;
 pub mod outbox;
 pub mod partitioner;
 pub mod remote;
+pub mod request_key;
 pub mod seek;
 pub mod wake;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
+
+pub use self::request_key::RequestKey;
 
 use crate::config::{OnLostPosition, Start, TopicPattern, TopicSettings};
 use crate::decide::offsets::Progress;
@@ -255,6 +259,27 @@ pub trait Topics: Send + Sync {
     /// their places in the records' order. Missing topics are made where the broker does so.
     fn produce(&self, records: Records) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>>;
 
+    /// As [`Self::produce`], once for each key: for a day the same records under the same key write
+    /// nothing and get the first answer, also after a crash. Other records under it are refused.
+    ///
+    /// A broker that cannot store the key together with the records refuses every key: one that is
+    /// taken and then lost would let a sender believe that sending twice is safe.
+    fn produce_once(
+        &self,
+        _records: Records,
+        _key: RequestKey,
+    ) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
+        Box::pin(async {
+            Err(BrokerError::Unsupported(
+                "this broker cannot store `Idempotency-Key` together with the events, so it would \
+                 not hold over a crash; nothing was written. Send without it, expect a repetition \
+                 where you send again after a lost answer, and give events an id of your own by \
+                 which their readers can tell"
+                    .to_owned(),
+            ))
+        })
+    }
+
     /// Reads what is there from `from` on, up to the limits (but at least one event if there is
     /// one); does not wait for more.
     fn read<'a>(
@@ -345,4 +370,17 @@ pub enum BrokerError {
     /// Less than `min_free_disk` is free.
     #[error("the disk is nearly full: {0}")]
     DiskFull(String),
+    /// An event is larger than its topic takes.
+    #[error("{0}")]
+    TooLarge(String),
+    /// There is no room for the request; nothing of it was done.
+    #[error("{reason}")]
+    Overloaded {
+        reason: String,
+        /// When to ask again at the soonest.
+        retry_after: Duration,
+    },
+    /// This broker does not do such a thing at all.
+    #[error("{0}")]
+    Unsupported(String),
 }

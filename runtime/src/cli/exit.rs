@@ -60,7 +60,10 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
                 BrokerError::Store(_) => INTERNAL,
                 BrokerError::UnknownTopic(_)
                 | BrokerError::Refused(_)
-                | BrokerError::DiskFull(_) => FAILED,
+                | BrokerError::DiskFull(_)
+                | BrokerError::TooLarge(_)
+                | BrokerError::Overloaded { .. }
+                | BrokerError::Unsupported(_) => FAILED,
             };
         }
     }

@@ -115,7 +115,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let done = format!("{written} {noun} written to {}", args.topic);
     if let Err(error) = result {
         return Err(error.context(match written {
-            0 => format!("nothing was written to {}", args.topic),
+            0 => format!("no event for {} was acknowledged", args.topic),
             _ => format!("{done}, then no more"),
         }));
     }

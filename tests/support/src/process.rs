@@ -400,6 +400,25 @@ impl Running {
 /// # Errors
 /// Nothing answers within thirty seconds: whether the lines were taken is not known.
 pub fn post_lines(admin: &str, path: &str, lines: &str) -> Result<(u16, String)> {
+    let kind = ("content-type", "application/x-ndjson");
+    let answer = post(admin, path, &[kind], lines)?;
+    Ok((answer.status, answer.body))
+}
+
+/// What was answered to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// The header `Retry-After`.
+    pub retry_after: Option<String>,
+    pub body: String,
+}
+
+/// Posts a body to `http://{admin}{path}`, whoever answers there. Any status is an answer.
+///
+/// # Errors
+/// Nothing answers within thirty seconds: whether the body was taken is not known.
+pub fn post(admin: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
     let url = format!("http://{admin}{path}");
     let agent = ureq::Agent::new_with_config(
         ureq::Agent::config_builder()
@@ -407,17 +426,26 @@ pub fn post_lines(admin: &str, path: &str, lines: &str) -> Result<(u16, String)>
             .timeout_global(Some(Duration::from_secs(30)))
             .build(),
     );
-    let request = agent
-        .post(&url)
-        .header("content-type", "application/x-ndjson");
-    let mut answer = request.send(lines).with_context(|| url.clone())?;
+    let mut request = agent.post(&url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut answer = request.send(body).with_context(|| url.clone())?;
+    let retry_after = answer.headers().get("retry-after");
+    let retry_after = retry_after
+        .map(|value| value.to_str().map(str::to_owned))
+        .transpose()?;
     let body = answer
         .body_mut()
         .with_config()
         .limit(256 << 20)
         .read_to_string()
         .context(url)?;
-    Ok((answer.status().as_u16(), body))
+    Ok(Answer {
+        status: answer.status().as_u16(),
+        retry_after,
+        body,
+    })
 }
 
 fn text_of(path: impl AsRef<OsStr>) -> String {

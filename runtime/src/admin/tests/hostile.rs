@@ -25,8 +25,12 @@ const CASES: &str = r#"
 413 POST /topics/orders json | HUGE
 413 POST /topics/orders json; content-length=99999999999 | v
 413 POST /api/v1/produce lines | HUGE
-501 POST /topics/orders json; idempotency-key=k | v
-501 POST /api/v1/produce lines; idempotency-key=k |
+400 POST /topics/orders json; idempotency-key= | v
+400 POST /topics/orders json; idempotency-key=LONG | v
+400 POST /topics/orders json; idempotency-key=a; idempotency-key=b | v
+400 POST /api/v1/produce lines; idempotency-key=LONG | {"topic":"orders","value":"a"}
+400 POST /topics/orders lines; idempotency-key=k | {"value":"a"} {}
+413 POST /topics/orders json; idempotency-key=k | HUGE
 400 POST /topics/orders lines | {"vaule":"a"}
 400 POST /topics/orders lines | ["orders",0,0,0,"k","v",[]]
 400 POST /topics/orders?key=k lines | {"value":"a"}

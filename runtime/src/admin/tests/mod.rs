@@ -1,16 +1,18 @@
 //! The HTTP interface as its callers meet it, hostile ones included.
 
 mod hostile;
+mod idempotency;
 mod remote;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{HeaderMap, Request, Response};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -286,18 +288,48 @@ async fn an_event_larger_than_its_topic_allows_is_refused_by_name() {
 #[tokio::test]
 async fn the_brokers_troubles_have_their_own_answers() {
     for (error, status, retry) in [
-        (BrokerError::DiskFull("0 left".into()), 507, false),
-        (BrokerError::Unreachable("no answer".into()), 503, true),
-        (BrokerError::Store("poisoned".into()), 500, false),
-        (BrokerError::Refused("no".into()), 422, false),
+        (BrokerError::DiskFull("0 left".into()), 507, Some("30")),
+        (BrokerError::Unreachable("no answer".into()), 503, Some("1")),
+        (
+            BrokerError::Overloaded {
+                reason: "full".into(),
+                retry_after: Duration::from_millis(89_001),
+            },
+            429,
+            Some("90"),
+        ),
+        (BrokerError::TooLarge("large".into()), 413, None),
+        (BrokerError::Unsupported("never".into()), 501, None),
+        (BrokerError::Store("poisoned".into()), 500, None),
+        (BrokerError::Refused("no".into()), 422, None),
     ] {
         let bench = bench(None);
         bench.topics.fail(error);
         let post = request("POST", "/topics/orders", &[JSON], "v");
         let response = bench.send(post).await;
         assert_eq!(response.status().as_u16(), status);
-        assert_eq!(response.headers().contains_key("retry-after"), retry);
+        let given = response.headers().get("retry-after");
+        assert_eq!(given.and_then(|given| given.to_str().ok()), retry);
     }
+}
+
+/// Large bodies must not fill the memory, nor lock others out in silence.
+#[tokio::test(start_paused = true)]
+async fn too_many_bodies_at_once_are_told_to_come_again() {
+    let bench = bench(None);
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let body = Body::from("of a length that is not known before");
+        held.push(bench.state.bodies.read(&HeaderMap::new(), body).await);
+    }
+    assert!(held.iter().all(Result::is_ok));
+    let post = || request("POST", "/topics/orders", &[JSON], "v");
+    let refused = bench.send(post()).await;
+    assert_eq!(refused.status().as_u16(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(bench.written(), 0);
+    drop(held);
+    assert_eq!(bench.send(post()).await.status().as_u16(), 200);
 }
 
 #[tokio::test]
@@ -317,6 +349,52 @@ async fn a_runtime_that_drains_takes_nothing_new_and_still_answers() {
     );
     assert_eq!(bench.status("GET", "/topics/orders", &[], "").await, 200);
     assert_eq!(bench.status("GET", "/metrics", &[], "").await, 200);
+}
+
+/// A runtime whose end begins when it was asked so many times whether it has begun.
+struct Ending(AtomicUsize);
+
+impl Health for Ending {
+    fn alive(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Readiness {
+        Readiness::default()
+    }
+
+    fn draining(&self) -> bool {
+        let left = |left: usize| Some(left.saturating_sub(1));
+        self.0.fetch_update(Relaxed, Relaxed, left) == Ok(0)
+    }
+
+    fn consumers(&self) -> Vec<ConsumerReport> {
+        Vec::new()
+    }
+}
+
+/// Who sends at the end must hear that another runtime will take it, not of a broken store.
+#[tokio::test]
+async fn the_end_of_the_runtime_is_told_whenever_it_comes() {
+    for left in 0..3 {
+        let topics = Arc::new(Memory::with_topic("orders", 1));
+        if left == 2 {
+            topics.fail(BrokerError::Store("it is closed".into()));
+        }
+        let state = State::new(
+            Arc::new(String::new),
+            topics.clone(),
+            Arc::new(Ending(AtomicUsize::new(left))),
+            BTreeMap::new(),
+            "store".to_owned(),
+        );
+        let router = router(Arc::new(state), &admin(None));
+        let post = request("POST", "/topics/orders", &[JSON], "v");
+        let Ok(answer) = router.oneshot(post).await;
+        assert_eq!(answer.status().as_u16(), 503, "{left}");
+        assert_eq!(answer.headers()["retry-after"], "1");
+        assert_eq!(topics.records("orders").len(), 0);
+    }
 }
 
 #[tokio::test]

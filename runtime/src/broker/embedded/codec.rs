@@ -251,7 +251,8 @@ fn put_signed(out: &mut Vec<u8>, number: i64) {
     put_number(out, ((number << 1) ^ (number >> 63)) as u64);
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+/// Appends bytes or null, with their length in front.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         None => put_number(out, 0),
         Some(bytes) => {
@@ -290,7 +291,8 @@ impl<'a> Input<'a> {
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
-    fn bytes(&mut self) -> Result<Option<&'a [u8]>, Damaged> {
+    /// What [`put_bytes`] wrote.
+    pub fn bytes(&mut self) -> Result<Option<&'a [u8]>, Damaged> {
         let Some(length) = self.number()?.checked_sub(1) else {
             return Ok(None);
         };

@@ -49,6 +49,10 @@ impl Keeper {
         self.rung.notify_all();
     }
 
+    fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Waits for a period or the bell; false once closed.
     fn wait(&self) -> bool {
         let mut state = self.state.lock();
@@ -67,6 +71,8 @@ pub fn run(shared: &Arc<Shared>) {
         measure(shared);
         match keep(shared, clock::now_ms()) {
             Ok(bytes) => removed += bytes,
+            // The end cuts a round short; the next start does what is left.
+            Err(_) if shared.keeper.is_closed() => return,
             // Said once a period; what fails is tried again.
             Err(error) => tracing::warn!(%error, "retention could not remove events"),
         }
@@ -112,6 +118,8 @@ pub fn keep(shared: &Shared, now_ms: i64) -> Result<u64, BrokerError> {
             removed += trim(shared, &store, &topic.record, partition, now_ms)?;
         }
     }
+    // Answers to requests with a key, until none is too old.
+    while ask(shared, |reply| Request::Forget { now_ms, reply })? > 0 {}
     Ok(removed)
 }
 
@@ -229,10 +237,10 @@ fn purge_deleted(shared: &Shared, store: &Store) -> Result<u64, BrokerError> {
     Ok(removed)
 }
 
-fn ask(
+fn ask<T>(
     shared: &Shared,
-    request: impl FnOnce(oneshot::Sender<Result<(), BrokerError>>) -> Request,
-) -> Result<(), BrokerError> {
+    request: impl FnOnce(oneshot::Sender<Result<T, BrokerError>>) -> Request,
+) -> Result<T, BrokerError> {
     let (reply, answer) = oneshot::channel();
     shared
         .queue

@@ -11,7 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shared;
+use super::answers::{Answers, Found, GroupAnswers};
 use super::catalog::{Partition, Topic, TopicRecord};
+use super::disk::Room;
 use super::group_commit::Group;
 use super::queue::{Append, AppendError, AppendReply, Positions, Request, Transaction};
 use super::sink::Ticket;
@@ -30,6 +32,7 @@ pub struct LogWriter {
     shared: Arc<Shared>,
     store: Arc<Store>,
     next_topic: u32,
+    answers: Answers,
     /// The partition and size of every batch that a tail holds, oldest first.
     kept: VecDeque<(Arc<Partition>, usize)>,
     kept_bytes: usize,
@@ -64,6 +67,7 @@ impl LogWriter {
         let next_topic = next.and_then(|value| value.first_chunk().copied());
         Ok(Self {
             shared,
+            answers: Answers::open(&store)?,
             store,
             next_topic: next_topic.map_or(1, u32::from_be_bytes),
             kept: VecDeque::new(),
@@ -111,42 +115,48 @@ impl LogWriter {
                 last,
                 reply,
             } => drop(reply.send(self.purge(topic, &keys, last))),
+            Request::Forget { now_ms, reply } => drop(reply.send(self.forget(now_ms))),
             Request::Append(_) | Request::Commit(_) | Request::Transact(_) => {}
         }
     }
 
     fn write_group(&mut self, requests: Vec<Request>) {
-        let shared = self.shared.clone();
-        let room = shared.disk.check(self.store.path());
-        let mut group = Group::new(
-            &shared.catalog,
-            &shared.settings,
-            self.next_topic,
-            clock::now_ms(),
-        );
+        let (shared, store) = (self.shared.clone(), self.store.clone());
+        let now_ms = clock::now_ms();
+        let mut room = shared.disk.room(store.path());
+        let mut group = Group::new(&shared.catalog, &shared.settings, self.next_topic, now_ms);
+        let mut answers = self.answers.group(&store, now_ms);
         let mut waiting = Vec::with_capacity(requests.len());
         for request in requests {
             match request {
-                Request::Append(append) => waiting.extend(add(&mut group, append, &room)),
+                Request::Append(append) => {
+                    waiting.extend(add(&mut group, &mut answers, append, &mut room));
+                }
                 Request::Commit(positions) => waiting.extend(add_positions(&mut group, positions)),
                 Request::Transact(transaction) => {
-                    waiting.extend(add_transaction(&mut group, transaction, &room));
+                    waiting.extend(add_transaction(&mut group, transaction, &mut room));
                 }
                 _ => {}
             }
         }
-        let written = if group.is_empty() {
+        let written = if group.is_empty() && answers.is_empty() {
             Ok(())
         } else {
-            self.commit(group)
+            let mut batch = store.batch(shared.durability);
+            let change = answers.write(&mut batch);
+            self.commit(group, batch)
+                .map(|()| self.answers.apply(&change))
         };
         for waiting in waiting {
             waiting.answer(&written);
         }
     }
 
-    fn commit(&mut self, group: Group<'_>) -> Result<(), BrokerError> {
-        let mut batch = self.store.batch(self.shared.durability);
+    fn commit(
+        &mut self,
+        group: Group<'_>,
+        mut batch: fjall::OwnedWriteBatch,
+    ) -> Result<(), BrokerError> {
         let durable = group.write(&self.store, &mut batch)?;
         self.write(batch)?;
         self.next_topic = durable.next_topic;
@@ -273,21 +283,27 @@ impl LogWriter {
         }
         self.write(batch)
     }
+
+    /// Removes answers that are too old, and answers how many.
+    fn forget(&mut self, now_ms: i64) -> Result<usize, BrokerError> {
+        let mut batch = self.store.batch(self.shared.durability);
+        let change = self.answers.forget(&self.store, now_ms, &mut batch)?;
+        if change.forgotten > 0 {
+            self.write(batch)?;
+        }
+        self.answers.apply(&change);
+        Ok(change.forgotten)
+    }
 }
 
-fn add(group: &mut Group<'_>, append: Append, room: &Result<(), String>) -> Option<Waiting> {
-    let Append {
-        records,
-        ticket,
-        reply,
-    } = append;
-    let added = if ticket.as_ref().is_some_and(Ticket::failed) {
-        Err(AppendError::Behind)
-    } else if let Err(full) = room {
-        Err(AppendError::DiskFull(full.clone()))
-    } else {
-        group.append(&records, matches!(reply, AppendReply::Places(_)))
-    };
+fn add(
+    group: &mut Group<'_>,
+    answers: &mut GroupAnswers<'_>,
+    append: Append,
+    room: &mut Room<'_>,
+) -> Option<Waiting> {
+    let added = append_once(group, answers, &append, room);
+    let Append { ticket, reply, .. } = append;
     match added {
         Ok(places) => Some(Waiting::Append(reply, ticket, places)),
         Err(error) => {
@@ -295,6 +311,37 @@ fn add(group: &mut Group<'_>, append: Append, room: &Result<(), String>) -> Opti
             None
         }
     }
+}
+
+/// Adds the records of an append, unless they were written under its key before.
+fn append_once(
+    group: &mut Group<'_>,
+    answers: &mut GroupAnswers<'_>,
+    append: &Append,
+    room: &mut Room<'_>,
+) -> Result<Vec<Place>, AppendError> {
+    let Append {
+        records,
+        ticket,
+        once,
+        reply,
+    } = append;
+    if ticket.as_ref().is_some_and(Ticket::failed) {
+        return Err(AppendError::Behind);
+    }
+    let new = match once {
+        None => None,
+        Some(once) => match answers.find(once).map_err(AppendError::Store)? {
+            Found::Answer(places) => return Ok(places),
+            Found::New(new) => Some((once, new)),
+        },
+    };
+    room.take(records.bytes()).map_err(AppendError::DiskFull)?;
+    let places = group.append(records, matches!(reply, AppendReply::Places(_)))?;
+    if let Some((once, new)) = new {
+        answers.keep(once, &new, &places);
+    }
+    Ok(places)
 }
 
 fn add_positions(group: &mut Group<'_>, positions: Positions) -> Option<Waiting> {
@@ -311,7 +358,7 @@ fn add_positions(group: &mut Group<'_>, positions: Positions) -> Option<Waiting>
 fn add_transaction(
     group: &mut Group<'_>,
     transaction: Transaction,
-    room: &Result<(), String>,
+    room: &mut Room<'_>,
 ) -> Option<Waiting> {
     let Transaction {
         records,
@@ -319,10 +366,13 @@ fn add_transaction(
         commits,
         reply,
     } = transaction;
-    let added = match room {
-        Err(full) if !records.is_empty() => Err(TransactError::Aborted(full.clone())),
-        _ => group.transact(&records, &name, &commits),
+    let bytes: usize = records.iter().map(|records| records.bytes()).sum();
+    // Positions alone take next to nothing, and move on a full disk too.
+    let room = match bytes {
+        0 => Ok(()),
+        _ => room.take(bytes).map_err(TransactError::Aborted),
     };
+    let added = room.and_then(|()| group.transact(&records, &name, &commits));
     match added {
         Ok(()) => Some(Waiting::Transaction(reply)),
         Err(error) => {

@@ -43,8 +43,14 @@
 //! counts for the partitions that exist when the group is first seen; others begin at their
 //! beginning.
 //!
-//! **A full disk.** Below `min_free_disk` nothing is appended: producers are told, consumers wait
-//! and go on by themselves when there is room. Positions still move, and retention still removes.
+//! **Requests with a key** (HTTP's `Idempotency-Key`) are written once: their answer is stored in
+//! the batch that writes their events, and for 24 hours the same request under the same key gets it
+//! again, also after a kill. Keys are kept up to 2 GiB, about 14 million requests of one event; past
+//! that new keys are refused until old ones go, and none is forgotten early.
+//!
+//! **A full disk.** What would leave less than `min_free_disk` free is not appended: producers are
+//! told, consumers wait and go on by themselves when there is room. Positions still move, and
+//! retention still removes.
 //!
 //! **A broken disk.** After a failed write or sync nothing is known of the disk's state, so the
 //! store takes no more writes: [`EmbeddedBroker::poisoned`] says so, and the process ends with exit
@@ -56,6 +62,8 @@
 //! batches for readers at the end and as much again of their decoded form, and each consumer's own
 //! fetch budget.
 
+mod answer_codec;
+mod answers;
 mod catalog;
 mod codec;
 mod disk;

@@ -52,6 +52,12 @@ pub enum Request {
         last: bool,
         reply: oneshot::Sender<Result<(), BrokerError>>,
     },
+    /// Removes answers to requests with a key that are too old at this time, so many as go at once,
+    /// and answers how many.
+    Forget {
+        now_ms: i64,
+        reply: oneshot::Sender<Result<usize, BrokerError>>,
+    },
 }
 
 /// Records to write, all or none.
@@ -59,6 +65,8 @@ pub struct Append {
     pub records: Arc<Records>,
     /// Fails together with appends of the same sink that were made before it.
     pub ticket: Option<super::sink::Ticket>,
+    /// Writes once for this key, and else gets the first answer.
+    pub once: Option<super::answers::Once>,
     pub reply: AppendReply,
 }
 
@@ -82,6 +90,7 @@ pub enum AppendError {
     /// An append of the same sink that was made before failed.
     Behind,
     DiskFull(String),
+    /// For a reason that is none of the records'.
     Store(BrokerError),
     /// The record at this index.
     Record {

@@ -98,6 +98,7 @@ impl Sink for EmbeddedSink {
         let request = Request::Append(Append {
             records,
             ticket: Some(ticket),
+            once: None,
             reply: AppendReply::Acknowledgement(reply),
         });
         let refused = self.shared.queue.push(request).is_err();

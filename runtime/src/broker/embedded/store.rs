@@ -9,6 +9,7 @@
 //!             "group/" name                                              nothing: the group is known
 //!             "deleted/" topic id                                        events are yet to be removed
 //!             "next-topic", "format"                                     numbers
+//! answers     see answers.rs, answer_codec.rs                            answers to keep for a day
 //! ```
 //!
 //! What is asked of a batch without its events (when it was written, its largest timestamp, where it
@@ -46,6 +47,7 @@ pub struct Store {
     pub log: Keyspace,
     pub positions: Keyspace,
     pub meta: Keyspace,
+    pub answers: Keyspace,
     path: PathBuf,
 }
 
@@ -78,6 +80,7 @@ impl Store {
             log: db.keyspace("log", log_options).map_err(opened)?,
             positions: db.keyspace("positions", small_options).map_err(opened)?,
             meta: db.keyspace("meta", small_options).map_err(opened)?,
+            answers: db.keyspace("answers", small_options).map_err(opened)?,
             db,
             path,
         };

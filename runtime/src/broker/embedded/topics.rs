@@ -6,11 +6,12 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::Shared;
+use super::answers::Once;
 use super::groups;
 use super::queue::{Append, AppendError, AppendReply, Positions, Request};
 use super::reader::{self, Found};
 use super::store::Store;
-use crate::broker::{BrokerError, Chunk, Commit, Place, ReadLimits, TopicInfo, Topics};
+use crate::broker::{BrokerError, Chunk, Commit, Place, ReadLimits, RequestKey, TopicInfo, Topics};
 use crate::config::TopicSettings;
 use crate::decide::offsets::Progress;
 use crate::event::{BlockBuilder, TopicPartition};
@@ -54,6 +55,54 @@ impl EmbeddedTopics {
             .map_err(|_| super::closed())?;
         answer.await.map_err(|_| super::closed())?
     }
+
+    async fn append(
+        &self,
+        records: Records,
+        once: Option<Once>,
+    ) -> Result<Vec<Place>, BrokerError> {
+        let permits = records.bytes().div_ceil(PERMIT_BYTES).min(PRODUCE_PERMITS);
+        let _room = self
+            .shared
+            .produce_room
+            .acquire_many(permits as u32)
+            .await
+            .map_err(|_| super::closed())?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Append(Append {
+            records: Arc::new(records),
+            ticket: None,
+            once,
+            reply: AppendReply::Places(reply),
+        });
+        self.shared
+            .queue
+            .push(request)
+            .map_err(|_| super::closed())?;
+        let outcome = answer.await.map_err(|_| super::closed())?;
+        outcome.map_err(|error| match error {
+            AppendError::Behind => super::closed(),
+            AppendError::DiskFull(reason) => BrokerError::DiskFull(reason),
+            AppendError::Store(error) => error,
+            AppendError::Record {
+                index,
+                topic,
+                reason,
+            } => BrokerError::TooLarge(at_fault(index, &topic, &reason)),
+            AppendError::Topic {
+                index,
+                topic,
+                reason,
+            } => BrokerError::Refused(at_fault(index, &topic, &reason)),
+        })
+    }
+}
+
+fn at_fault(index: usize, topic: &str, reason: &str) -> String {
+    format!(
+        "event {} for topic {topic}: {reason}; none of the events was written",
+        index + 1
+    )
 }
 
 impl Topics for EmbeddedTopics {
@@ -85,42 +134,18 @@ impl Topics for EmbeddedTopics {
             if records.is_empty() {
                 return Ok(Vec::new());
             }
-            let permits = records.bytes().div_ceil(PERMIT_BYTES).min(PRODUCE_PERMITS);
-            let _room = self
-                .shared
-                .produce_room
-                .acquire_many(permits as u32)
-                .await
-                .map_err(|_| super::closed())?;
-            let (reply, answer) = oneshot::channel();
-            let request = Request::Append(Append {
-                records: Arc::new(records),
-                ticket: None,
-                reply: AppendReply::Places(reply),
-            });
-            self.shared
-                .queue
-                .push(request)
-                .map_err(|_| super::closed())?;
-            let outcome = answer.await.map_err(|_| super::closed())?;
-            outcome.map_err(|error| match error {
-                AppendError::Behind => super::closed(),
-                AppendError::DiskFull(reason) => BrokerError::DiskFull(reason),
-                AppendError::Store(error) => error,
-                AppendError::Record {
-                    index,
-                    topic,
-                    reason,
-                }
-                | AppendError::Topic {
-                    index,
-                    topic,
-                    reason,
-                } => BrokerError::Refused(format!(
-                    "event {} for topic {topic}: {reason}; none of the events was written",
-                    index + 1
-                )),
-            })
+            self.append(records, None).await
+        })
+    }
+
+    fn produce_once(
+        &self,
+        records: Records,
+        key: RequestKey,
+    ) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
+        Box::pin(async move {
+            let digest = records.digest();
+            self.append(records, Some(Once { key, digest })).await
         })
     }
 

@@ -6,6 +6,9 @@
 //!      │                     Producer (a thread) ◀── publish ────── KafkaSink
 //!      └─ topics ──────────▶ KafkaTopics: admin, reader and producer of its own
 //! ```
+//! A request to produce with a key is refused: a key that is not in one transaction with its events
+//! would not hold over a crash.
+//!
 //! No call that can block runs on an async worker; librdkafka is named nowhere else.
 
 mod bell;

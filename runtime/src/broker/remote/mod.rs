@@ -5,22 +5,26 @@
 //! ```
 //!
 //! The embedded store is open in the runtime's process alone, so other processes come this way.
-//! Each call is one request on a blocking thread.
+//! Each call is one request on a blocking thread. Events are sent under a key of their own
+//! (`Idempotency-Key`), so that they can be sent again where no answer came: they are written once.
 
+mod sending;
 pub mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use self::wire::{
     Changed, ErrorKind, ErrorReport, NewTopic, OffsetReport, PlacesReport, PositionReport,
     RuntimeReport, SkipRequest, TopicReport,
 };
-use super::{BrokerError, Chunk, Commit, Place, ReadLimits, TopicInfo, Topics};
+use super::{BrokerError, Chunk, Commit, Place, ReadLimits, RequestKey, TopicInfo, Topics};
 use crate::config::secret::Secret;
 use crate::config::{self, TopicSettings};
 use crate::decide::offsets::Progress;
@@ -58,7 +62,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_IDLE: Duration = Duration::from_secs(5);
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
-
 /// A runtime that answers on its HTTP interface.
 #[derive(Clone)]
 pub struct Remote {
@@ -74,11 +77,25 @@ struct Answer {
     body: Vec<u8>,
 }
 
+/// A request that did not get what it asked for.
+struct Failed {
+    error: BrokerError,
+    /// Where the same request may pass later: when, at the soonest.
+    again: Option<Duration>,
+}
+
+impl From<Failed> for BrokerError {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
+}
+
 /// What a request carries.
 enum Body {
     None,
     Json(Vec<u8>),
-    Ndjson(Vec<u8>),
+    /// Events as lines, to be written once for the key.
+    Events(Bytes, RequestKey),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -151,17 +168,23 @@ impl Remote {
         };
         let path = format!("/api/v1/consumers/{}/skip", segment(consumer));
         let body = Body::Json(encode(&place)?);
-        self.call(Method::Post, path, body).await.map(drop)
+        self.call(Method::Post, path, body).await?;
+        Ok(())
     }
 
-    async fn call(&self, method: Method, path: String, body: Body) -> Result<Answer, BrokerError> {
+    async fn call(&self, method: Method, path: String, body: Body) -> Result<Answer, Failed> {
         let remote = self.clone();
-        tokio::task::spawn_blocking(move || remote.call_blocking(method, &path, body))
-            .await
-            .map_err(|error| BrokerError::Unreachable(format!("the request failed: {error}")))?
+        let called =
+            tokio::task::spawn_blocking(move || remote.call_blocking(method, &path, body)).await;
+        called.unwrap_or_else(|error| {
+            Err(Failed {
+                error: BrokerError::Unreachable(format!("the request failed: {error}")),
+                again: None,
+            })
+        })
     }
 
-    fn call_blocking(&self, method: Method, path: &str, body: Body) -> Result<Answer, BrokerError> {
+    fn call_blocking(&self, method: Method, path: &str, body: Body) -> Result<Answer, Failed> {
         let url = format!("{}{path}", self.base);
         let bearer = self
             .token
@@ -183,12 +206,16 @@ impl Remote {
                 match body {
                     Body::None => request.content_type("application/json").send_empty(),
                     Body::Json(body) => request.content_type("application/json").send(body),
-                    Body::Ndjson(body) => request.content_type(wire::NDJSON).send(body),
+                    Body::Events(lines, key) => request
+                        .content_type(wire::NDJSON)
+                        .header(wire::IDEMPOTENCY_KEY, key.as_str())
+                        .send(&lines[..]),
                 }
             }
         };
-        let unreachable = |error: ureq::Error| {
-            BrokerError::Unreachable(format!("the runtime at {}: {error}", self.base))
+        let unreachable = |error: ureq::Error| Failed {
+            error: BrokerError::Unreachable(format!("the runtime at {}: {error}", self.base)),
+            again: Some(Duration::ZERO),
         };
         let mut response = sent.map_err(unreachable)?;
         let number = |name: &str| {
@@ -196,13 +223,40 @@ impl Remote {
             value.to_str().ok()?.parse::<u64>().ok()
         };
         let (next, end) = (number(wire::NEXT), number(wire::END));
+        let wait = number("retry-after").map(Duration::from_secs);
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(MAX_ANSWER);
         let body = body.read_to_vec().map_err(unreachable)?;
         if (200..300).contains(&status) {
             return Ok(Answer { next, end, body });
         }
-        Err(error_of(status, &body))
+        let wait = wait.unwrap_or(Duration::from_secs(1));
+        Err(Failed {
+            error: error_of(status, &body, wait),
+            again: matches!(status, 429 | 503).then_some(wait),
+        })
+    }
+
+    /// Sends events until there is an answer, within the bounds of sending.rs.
+    async fn send(&self, lines: Bytes, key: RequestKey) -> Result<Answer, BrokerError> {
+        let begun = Instant::now();
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let body = Body::Events(lines.clone(), key.clone());
+            let called = self.call(Method::Post, "/api/v1/produce".to_owned(), body);
+            let failed = match called.await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            match sending::pause(attempt, begun.elapsed(), failed.again, fastrand::f64()) {
+                Some(wait) => {
+                    tracing::warn!(error = %failed.error, attempt, "the events are sent again");
+                    tokio::time::sleep(wait).await;
+                }
+                None => return Err(sending::given_up(failed.error, attempt)),
+            }
+        }
     }
 }
 
@@ -216,8 +270,8 @@ fn with_token<B>(
     }
 }
 
-/// The error that an answer stands for.
-fn error_of(status: u16, body: &[u8]) -> BrokerError {
+/// The error that an answer stands for; `retry_after` is what it says of another request.
+fn error_of(status: u16, body: &[u8], retry_after: Duration) -> BrokerError {
     let report: ErrorReport = serde_json::from_slice(body).unwrap_or_default();
     let mut text = match report.error.is_empty() {
         true => format!("the runtime answered with HTTP status {status}"),
@@ -239,6 +293,12 @@ fn error_of(status: u16, body: &[u8]) -> BrokerError {
         (Some(ErrorKind::Unreachable), _) | (None, 503) => {
             BrokerError::Unreachable(without("cannot reach the broker: "))
         }
+        (Some(ErrorKind::TooLarge), _) | (None, 413) => BrokerError::TooLarge(text),
+        (Some(ErrorKind::Overloaded), _) | (None, 429) => BrokerError::Overloaded {
+            reason: text,
+            retry_after,
+        },
+        (Some(ErrorKind::Unsupported), _) => BrokerError::Unsupported(text),
         (Some(ErrorKind::Refused), _) | (None, 400..500) => {
             for line in &report.lines {
                 text.push_str(&format!("\n  line {}: {}", line.line, line.error));
@@ -301,14 +361,21 @@ impl Topics for Remote {
     }
 
     fn produce(&self, records: Records) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
+        self.produce_once(records, RequestKey::fresh())
+    }
+
+    fn produce_once(
+        &self,
+        records: Records,
+        key: RequestKey,
+    ) -> BoxFuture<'_, Result<Vec<Place>, BrokerError>> {
         Box::pin(async move {
             let mut body = Vec::with_capacity(records.bytes() + records.len() * 64);
             for record in records.iter() {
                 json_event::render_record(&record, &mut body);
                 body.push(b'\n');
             }
-            let path = "/api/v1/produce".to_owned();
-            let answer = self.call(Method::Post, path, Body::Ndjson(body)).await?;
+            let answer = self.send(body.into(), key).await?;
             let places: PlacesReport = decode(&answer.body)?;
             Ok(places.events.into_iter().map(Place::from).collect())
         })
@@ -404,6 +471,8 @@ fn chunk(partition: &TopicPartition, from: u64, answer: &Answer) -> Result<Chunk
 mod tests {
     use super::*;
 
+    const WAIT: Duration = Duration::from_secs(1);
+
     /// The command line's exit code comes from the kind; a lost kind would turn 69 into 1.
     #[test]
     fn every_error_arrives_as_it_was_sent() {
@@ -413,21 +482,28 @@ mod tests {
             BrokerError::Refused("too large".to_owned()),
             BrokerError::Store("poisoned".to_owned()),
             BrokerError::DiskFull("1 MiB left".to_owned()),
+            BrokerError::TooLarge("2 MiB".to_owned()),
+            BrokerError::Overloaded {
+                reason: "too much".to_owned(),
+                retry_after: WAIT,
+            },
+            BrokerError::Unsupported("no such thing".to_owned()),
         ];
         for error in errors {
             let body = serde_json::to_vec(&ErrorReport::from(&error)).expect("JSON");
-            assert_eq!(error_of(500, &body).to_string(), error.to_string());
+            let arrived = error_of(500, &body, WAIT);
+            assert_eq!(format!("{arrived:?}"), format!("{error:?}"));
         }
     }
 
     #[test]
     fn an_answer_of_something_else_is_told_by_its_status() {
         assert!(matches!(
-            error_of(503, b"<html>"),
+            error_of(503, b"<html>", WAIT),
             BrokerError::Unreachable(_)
         ));
-        assert!(matches!(error_of(401, b""), BrokerError::Refused(_)));
-        assert!(matches!(error_of(500, b""), BrokerError::Store(_)));
+        assert!(matches!(error_of(401, b"", WAIT), BrokerError::Refused(_)));
+        assert!(matches!(error_of(500, b"", WAIT), BrokerError::Store(_)));
     }
 
     #[test]

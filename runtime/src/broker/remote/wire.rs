@@ -12,6 +12,8 @@ use crate::event::TopicPartition;
 pub const NEXT: &str = "millstream-next";
 /// Header of an answer with events: the partition's end at the time.
 pub const END: &str = "millstream-end";
+/// Header of a request to produce: its sender's name for it.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Content type of JSON lines.
 pub const NDJSON: &str = "application/x-ndjson";
 
@@ -255,6 +257,9 @@ pub enum ErrorKind {
     Refused,
     Store,
     DiskFull,
+    TooLarge,
+    Overloaded,
+    Unsupported,
 }
 
 impl From<&BrokerError> for ErrorReport {
@@ -265,6 +270,9 @@ impl From<&BrokerError> for ErrorReport {
             BrokerError::Refused(_) => ErrorKind::Refused,
             BrokerError::Store(_) => ErrorKind::Store,
             BrokerError::DiskFull(_) => ErrorKind::DiskFull,
+            BrokerError::TooLarge(_) => ErrorKind::TooLarge,
+            BrokerError::Overloaded { .. } => ErrorKind::Overloaded,
+            BrokerError::Unsupported(_) => ErrorKind::Unsupported,
         };
         Self {
             error: error.to_string(),

@@ -4,9 +4,10 @@ use super::*;
 use crate::broker::embedded::catalog::Catalog;
 use crate::broker::embedded::group_commit::Group;
 use crate::broker::embedded::store::{BatchKey, Store};
-use crate::broker::{BrokerError, PartitionInfo, Topics};
+use crate::broker::{BrokerError, Commit, PartitionInfo, Topics, TransactError};
 use crate::clock;
 use crate::config::Cleanup;
+use crate::decide::offsets::Progress;
 
 #[tokio::test]
 async fn keys_keep_their_partition_and_order() {
@@ -115,7 +116,7 @@ async fn a_refused_call_leaves_nothing_behind() {
     call.append_all(&records("small", 0, &["fits", "does not fit"]));
     let error = broker.topics().produce(call).await.unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, BrokerError::Refused(_)), "{text}");
+    assert!(matches!(error, BrokerError::TooLarge(_)), "{text}");
     assert!(
         text.contains("event 3") && text.contains("max_event"),
         "{text}"
@@ -319,6 +320,16 @@ async fn a_full_disk_refuses_appends_and_takes_positions() {
             .await
             .contains(&"a".to_owned())
     );
+    let position = || Commit {
+        partition: TopicPartition::new("t", 0),
+        progress: Progress::at(1),
+    };
+    let records = Arc::new(records("t", 0, &["b"]));
+    let aborted = session.sink.transact(vec![records], vec![position()]);
+    assert!(matches!(aborted.await, Err(TransactError::Aborted(_))));
+    assert_eq!(read_all(&broker, "t", 0).await.2, 1);
+    let alone = session.sink.transact(Vec::new(), vec![position()]);
+    assert!(alone.await.is_ok());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Behaviour of the embedded broker as a whole, on a store in a temporary folder.
 
+mod answers;
 mod crash;
 mod log;
 mod retention;
