@@ -36,6 +36,9 @@ struct Row {
     end: u64,
     lag: u64,
     state: String,
+    /// `closed`, `open` or `half_open`; nothing where no runtime answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -110,6 +113,7 @@ async fn rows(
                     end: bounds.end,
                     lag: lag(consumer, progress, *bounds),
                     state,
+                    breaker: report.flatten().map(|report| report.breaker.clone()),
                     reason,
                 });
             }

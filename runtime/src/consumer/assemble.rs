@@ -13,11 +13,13 @@ use tokio::time::Instant;
 use super::dead_letter::{self, Reason};
 use super::derive::{self, Derived, Deriver, OwnHeader};
 use super::generation::Generation;
+use super::guard::Witness;
 use super::lane::scope;
 use super::work::{Item, Work};
 use crate::config::Consumer;
 use crate::decide::backoff::{self, Next};
-use crate::decide::verdict::{self, Said, Verdict};
+use crate::decide::breaker::Sentence;
+use crate::decide::verdict::{self, Plea, Said, Verdict};
 use crate::metrics::Outcome;
 use crate::plugin::CallError;
 use crate::records::Records;
@@ -32,6 +34,8 @@ pub struct Answer {
     pub produced: Vec<Produced>,
     /// Attempts that failed, by kind.
     pub failures: Vec<(&'static str, u64)>,
+    /// What the plugin said of the last attempt that failed.
+    pub complaint: Option<String>,
     /// What every event needs is down: no call for this long.
     pub unavailable: Option<Unavailable>,
     /// The plugin says that going on would do harm.
@@ -108,6 +112,18 @@ impl Context<'_> {
         })
     }
 
+    /// Tried again once the breaker lets it, with its attempts as they were. It waits a little
+    /// longer than that, so that events that it may not hold back are tried before it. Its age
+    /// begins anew: the time of an outage is not its own.
+    fn stays(&self, item: &Item, at: Instant) -> Fate {
+        let settings = self.settings();
+        Fate::Retry(RetryAt {
+            at: at.max(self.now) + backoff::delay(&settings.retry, item.attempt, self.dice),
+            attempt: item.attempt,
+            failing_since: self.now,
+        })
+    }
+
     /// Writes the dead letter, or halts where there is no topic for it.
     fn fail_for_good(
         &self,
@@ -159,20 +175,34 @@ pub fn answered(
     work: &Work,
     batch: &wire::Batch<'_>,
     checked: &wire::Checked,
+    witness: &Witness,
 ) -> Answer {
     let outcome = checked.outcome();
     let said = Words::new(work.len(), outcome);
     let ordering = context.settings().ordering;
+    let mut hearing = witness.hearing(context.now);
+    let mut stay = Vec::new();
     let verdicts = verdict::verdicts(
         work.len(),
         |index| said.of(index),
         |index| scope(ordering, &work.event(index)),
-        |index| {
+        |index, coped| {
             let after = said.failure(index).map_or(Duration::ZERO, after);
-            context.after_failure(&work.items[index], after) == Next::GiveUp
+            let exhausted = context.after_failure(&work.items[index], after) == Next::GiveUp;
+            hearing.coped(coped);
+            match hearing.failed(work.event(index).offset(), true, exhausted) {
+                Sentence::Stays => {
+                    stay.push((index, hearing.again_at()));
+                    Plea::Stays
+                }
+                Sentence::Counts if exhausted => Plea::Exhausted,
+                Sentence::Counts => Plea::Granted,
+            }
         },
         context.settings().dead_letter.is_some(),
     );
+    hearing.coped(coped(&verdicts, &said));
+    drop(hearing);
     let mut answer = Answer {
         produced: vec![Produced::default(); context.settings().outputs.len()],
         ..Answer::default()
@@ -189,13 +219,41 @@ pub fn answered(
         };
         answer.fates.push(fate);
     }
+    if !stay.is_empty() {
+        answer.failures.push(("retry", stay.len() as u64));
+    }
+    for (index, at) in stay {
+        answer.fates[index] = context.stays(&work.items[index], at);
+    }
+    answer.complaint = complaint(outcome);
     stop_or_wait(&mut answer, outcome);
     answer
 }
 
+/// How many events the plugin handled or rejected, those that come again left out.
+fn coped(verdicts: &[Verdict], said: &Words<'_>) -> usize {
+    let coped = |(index, verdict): &(usize, &Verdict)| {
+        let good = matches!(said.of(*index), Said::Handled | Said::Reject);
+        good && **verdict != Verdict::Again
+    };
+    verdicts.iter().enumerate().filter(coped).count()
+}
+
+/// What the plugin said of the last event that may succeed later.
+fn complaint(outcome: &wire::Outcome) -> Option<String> {
+    let mut failures = outcome.failures.iter().rev();
+    let failure = failures.find(|failure| failure.remedy == wire::REMEDY_RETRY)?;
+    Some(text(outcome, failure.reason))
+}
+
 /// What follows from a call that failed. A batch of several is run again event by event: nobody
 /// knows yet who is at fault.
-pub fn call_failed(context: &Context<'_>, work: &Work, error: &CallError) -> Answer {
+pub fn call_failed(
+    context: &Context<'_>,
+    work: &Work,
+    error: &CallError,
+    witness: &Witness,
+) -> Answer {
     let mut answer = Answer::default();
     if work.len() > 1 {
         answer.fates = vec![Fate::Again; work.len()];
@@ -203,7 +261,15 @@ pub fn call_failed(context: &Context<'_>, work: &Work, error: &CallError) -> Ans
     }
     let item = &work.items[0];
     answer.failures.push((error.kind(), 1));
-    let fate = match context.after_failure(item, Duration::ZERO) {
+    answer.complaint = Some(error.to_string());
+    let next = context.after_failure(item, Duration::ZERO);
+    let first = item.failing_since.is_none();
+    let mut hearing = witness.hearing(context.now);
+    let sentence = hearing.failed(work.event(0).offset(), first, next == Next::GiveUp);
+    let again_at = hearing.again_at();
+    drop(hearing);
+    let fate = match next {
+        _ if sentence == Sentence::Stays => context.stays(item, again_at),
         Next::Again(after) => context.retry(item, after),
         Next::GiveUp => {
             let reason = match error {

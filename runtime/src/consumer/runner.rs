@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::call::{self, Call, Done};
 use super::generation::Generation;
+use super::guard::Guard;
 use super::instances::Instances;
 use super::partition::Partition;
 use super::positions::Positions;
@@ -28,7 +29,7 @@ use super::status::{PartitionStatus, SharedStatus, State};
 use super::work::Work;
 use super::writer::Writer;
 use crate::broker::{Control, Session, Source};
-use crate::config;
+use crate::config::{self, Batch};
 use crate::decide::admission::Budget;
 use crate::event::TopicPartition;
 use crate::metrics::{Lag, SharedLedger};
@@ -68,9 +69,13 @@ pub struct Runner {
     pub(super) assignments: BTreeMap<TopicPartition, u64>,
     pub(super) next_assignment: u64,
     ready: VecDeque<LaneId>,
+    /// When calls may begin that breaker or rate keep back.
+    pub(super) room_due: Option<Instant>,
     queued: HashSet<LaneId>,
     wakes: BinaryHeap<Reverse<(Instant, LaneId)>>,
-    /// What the plugin needs is down, or it cannot start: no call before this time.
+    pub(super) guard: Guard,
+    /// No instance can be started, or (without a breaker) what the plugin needs is down: no call
+    /// before this time.
     pub(super) no_calls_until: Option<Instant>,
     /// How often in a row that happened.
     pub(super) unavailable: u32,
@@ -107,8 +112,10 @@ impl Runner {
             assignments: BTreeMap::new(),
             next_assignment: 1,
             ready: VecDeque::new(),
+            room_due: None,
             queued: HashSet::new(),
             wakes: BinaryHeap::new(),
+            guard: Guard::new(settings, Instant::now()),
             no_calls_until: None,
             unavailable: 0,
             state: State::Starting,
@@ -153,6 +160,7 @@ impl Runner {
     /// Starts calls while lanes are ready and instances are to be had.
     fn dispatch(&mut self) {
         let now = Instant::now();
+        self.follow_breaker(now);
         if matches!(self.state, State::Stopped(_) | State::Draining)
             || self.no_calls_until.is_some()
             || self.positions.is_far_ahead()
@@ -162,7 +170,7 @@ impl Runner {
         let settings = self.settings().clone();
         while self.instances.has_room() && self.writer.queued_bytes() < settings.in_flight.max_bytes
         {
-            let Some(id) = self.ready.pop_front() else {
+            let Some(id) = self.next_ready() else {
                 return;
             };
             self.queued.remove(&id);
@@ -175,11 +183,22 @@ impl Runner {
             let Some(lane) = partition.lane(id.slot) else {
                 continue;
             };
+            let Some(room) = self.guard.room(now) else {
+                self.room_due = self.guard.due(now);
+                self.queued.insert(id);
+                self.ready.push_front(id);
+                return;
+            };
+            let limits = Batch {
+                max_events: settings.batch.max_events.min(room.events),
+                ..settings.batch
+            };
             let work = match lane.ready(now) {
-                true => lane.take(now, settings.batch),
+                true => lane.take(now, limits),
                 false => Work::default(),
             };
             if work.is_empty() {
+                self.guard.unused(room);
                 // Everything that waits is held: its time must be noted, or the lane sleeps on.
                 self.consider(id, now);
                 continue;
@@ -194,9 +213,29 @@ impl Runner {
             let call = Call {
                 generation: self.generation.clone(),
                 borrowed: self.instances.borrow(),
+                witness: self.guard.begin(room, id.assignment, work.len()),
                 work,
             };
             self.calls.spawn(async move { (id, call::run(call).await) });
+        }
+    }
+
+    /// The lane whose turn it is. While the breaker tries single events, one that has not failed;
+    /// one that has only by itself, or its failure would end the others' trial.
+    fn next_ready(&mut self) -> Option<LaneId> {
+        if !self.guard.is_probing() {
+            return self.ready.pop_front();
+        }
+        let partitions = &mut self.partitions;
+        let fresh = self.ready.iter().position(|id| {
+            let partition = partitions.get_mut(&id.assignment);
+            let lane = partition.and_then(|partition| partition.lane(id.slot));
+            lane.is_none_or(|lane| !lane.doubtful)
+        });
+        match fresh {
+            Some(fresh) => self.ready.remove(fresh),
+            None if self.calls.is_empty() => self.ready.pop_front(),
+            None => None,
         }
     }
 
@@ -227,7 +266,7 @@ impl Runner {
         if let Some(at) = self.positions.commit_due() {
             wake = wake.min(at);
         }
-        if let Some(at) = self.no_calls_until {
+        for at in [self.no_calls_until, self.room_due].into_iter().flatten() {
             wake = wake.min(at);
         }
         wake
@@ -244,10 +283,9 @@ impl Runner {
         // again and again, while calls wait for something else.
         if self.no_calls_until.is_some_and(|until| until <= now) {
             self.no_calls_until = None;
-            if matches!(self.state, State::Waiting(_)) {
-                self.state = State::Running;
-            }
+            self.go_on(now);
         }
+        self.room_due = self.room_due.filter(|due| *due > now);
         if self.positions.commit_due().is_some_and(|at| at <= now) {
             self.positions.commit();
         }
