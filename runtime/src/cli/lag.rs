@@ -36,7 +36,7 @@ struct Row {
     end: u64,
     lag: u64,
     state: String,
-    /// `closed`, `open` or `half_open`; nothing where no runtime answers.
+    /// `open` or `half_open`; left out while it is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,7 +113,7 @@ async fn rows(
                     end: bounds.end,
                     lag: lag(consumer, progress, *bounds),
                     state,
-                    breaker: report.flatten().map(|report| report.breaker.clone()),
+                    breaker: breaker(report.flatten()),
                     reason,
                 });
             }
@@ -183,6 +183,13 @@ fn state(
         None if report.state == "running" => ("elsewhere".to_owned(), None),
         None => (report.state.clone(), report.reason.clone()),
     }
+}
+
+/// What the circuit breaker lets through, where that is not everything.
+fn breaker(report: Option<&ConsumerReport>) -> Option<String> {
+    let breaker = report.map(|report| report.breaker.as_str());
+    let known = breaker.filter(|breaker| matches!(*breaker, "open" | "half_open"));
+    known.map(str::to_owned)
 }
 
 fn table(rows: &[Row]) -> Table {
