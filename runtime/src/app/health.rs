@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::config;
 use crate::consumer::skip::Commander;
 use crate::consumer::status::{SharedStatus, State, Status};
+use crate::decide::breaker::Phase;
 use crate::event::TopicPartition;
 
 /// See the module.
@@ -131,6 +132,10 @@ impl Health for RuntimeHealth {
                 State::Waiting(reason) => notes.push(format!("consumer {name} waits: {reason}")),
                 State::Running | State::Draining | State::Ended => {}
             }
+            if status.breaker.phase == Phase::HalfOpen {
+                let note = "tries single events after its circuit breaker was open";
+                notes.push(format!("consumer {name} {note}"));
+            }
             for (partition, shown) in &status.partitions {
                 if let Some(reason) = &shown.halted {
                     reasons.push(format!("consumer {name}: {partition} is halted: {reason}"));
@@ -201,7 +206,7 @@ fn report(settings: &config::Consumer, status: &Status) -> ConsumerReport {
         digest: status.digest.to_string(),
         lag: lag(status),
         in_flight: status.in_flight as u64,
-        breaker: "closed".to_owned(),
+        breaker: status.breaker.phase.name().to_owned(),
         partitions: partitions.collect(),
     }
 }

@@ -134,9 +134,14 @@ fn behind(consumer: &Consumer, status: &Status, ends: &Ends) -> Option<String> {
         }
         let end = ends.get(partition).map_or(0, |(_, end)| *end);
         if shown.position < end {
+            // Between two probes it is half-open, which explains nothing by itself.
+            let breaker = match &status.breaker.reason {
+                Some(reason) => format!(", and the circuit breaker was opened: {reason}"),
+                None => String::new(),
+            };
+            let position = shown.position;
             return Some(format!(
-                "consumer {name}: {partition} is at {} of {end}",
-                shown.position
+                "consumer {name}: {partition} is at {position} of {end}{breaker}"
             ));
         }
     }

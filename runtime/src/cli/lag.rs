@@ -36,6 +36,9 @@ struct Row {
     end: u64,
     lag: u64,
     state: String,
+    /// `open` or `half_open`; left out while it is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -113,6 +116,7 @@ async fn rows(
                     end: bounds.end,
                     lag: lag(start, progress, *bounds),
                     state,
+                    breaker: breaker(report.flatten()),
                     reason,
                 });
             }
@@ -165,6 +169,13 @@ fn state(
         None if report.state == "running" => ("elsewhere".to_owned(), None),
         None => (report.state.clone(), report.reason.clone()),
     }
+}
+
+/// What the circuit breaker lets through, where that is not everything.
+fn breaker(report: Option<&ConsumerReport>) -> Option<String> {
+    let breaker = report.map(|report| report.breaker.as_str());
+    let known = breaker.filter(|breaker| matches!(*breaker, "open" | "half_open"));
+    known.map(str::to_owned)
 }
 
 fn table(rows: &[Row]) -> Table {

@@ -125,6 +125,10 @@ pub struct Consumer {
     pub commit: CommitCadence,
     pub limits: Limits,
     pub retry: Retry,
+    /// `None` where it is turned off.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// The most events that are given to the plugin.
+    pub rate: Option<Rate>,
     pub dead_letter: Option<DeadLetter>,
     /// The JSON object that `init` gets.
     pub config: Arc<str>,
@@ -275,10 +279,50 @@ pub struct Retry {
     pub max_age: Duration,
 }
 
+/// When calls into the plugin stop for a while, and how they begin again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CircuitBreaker {
+    /// Opens when this part of what is counted in the window failed; above 0, at most 1.
+    pub failure_ratio: f64,
+    /// The fewest outcomes in the window to judge the ratio by; at least 1.
+    pub min_events: u32,
+    /// Opens after so many failures in a row; at least 1.
+    pub consecutive: u32,
+    pub window: Duration,
+    /// How long it stays open, unless the plugin names a time.
+    pub open_for: Duration,
+    /// Single events that are tried at once, and that must succeed to close it; at least 1.
+    pub probes: u32,
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            failure_ratio: 0.5,
+            min_events: 20,
+            consecutive: 3,
+            window: Duration::from_secs(10),
+            open_for: Duration::from_secs(5),
+            probes: 3,
+        }
+    }
+}
+
+/// So many events in so long a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub events: u32,
+    /// A second, a minute or an hour.
+    pub per: Duration,
+}
+
 /// Where events go that fail for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
     pub topic: Arc<str>,
+    /// The consumer stops when a larger part of its events fails for good.
+    pub max_ratio: Option<f64>,
 }
 
 /// A named output.

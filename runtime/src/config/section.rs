@@ -124,6 +124,7 @@ impl<'a> Section<'a> {
             .label(label);
         self.checks.report(match key {
             "topics" | "hosts" => problem.hint(format!("write `{key} = [\"…\"]`")),
+            "circuit_breaker" => problem.hint("write `circuit_breaker = { … }`, or `false`"),
             "dead_letter" => problem.hint("write `dead_letter = { topic = \"…\" }`"),
             _ => problem,
         });

@@ -4,10 +4,10 @@ use serde_json::{Map, Value, json};
 
 use super::filter::{Field, Filter};
 use super::redact::{BLANK, sounds_secret};
-use super::units::{show_duration, show_size};
+use super::units::{show_duration, show_rate, show_size};
 use super::{
-    Admin, Broker, Cleanup, Config, Consumer, Delivery, Durability, OnLostPosition, Ordering,
-    Runtime, Start, TopicPattern, TopicSettings,
+    Admin, Broker, CircuitBreaker, Cleanup, Config, Consumer, Delivery, Durability, OnLostPosition,
+    Ordering, Runtime, Start, TopicPattern, TopicSettings,
 };
 
 /// The configuration as one value: every key that applies, none that is null.
@@ -196,8 +196,26 @@ fn consumer(consumer: &Consumer) -> Value {
     }
     if let Some(dead_letter) = &consumer.dead_letter {
         value["dead_letter"] = json!({ "topic": &*dead_letter.topic });
+        if let Some(ratio) = dead_letter.max_ratio {
+            value["dead_letter"]["max_ratio"] = ratio.into();
+        }
+    }
+    value["circuit_breaker"] = consumer.circuit_breaker.map_or(Value::Bool(false), breaker);
+    if let Some(rate) = consumer.rate {
+        value["rate"] = show_rate(rate).into();
     }
     value
+}
+
+fn breaker(breaker: CircuitBreaker) -> Value {
+    json!({
+        "failure_ratio": breaker.failure_ratio,
+        "min_events": breaker.min_events,
+        "consecutive": breaker.consecutive,
+        "window": show_duration(breaker.window),
+        "open_for": show_duration(breaker.open_for),
+        "probes": breaker.probes,
+    })
 }
 
 fn filter(filter: &Filter) -> Value {

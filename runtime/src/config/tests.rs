@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -273,6 +274,30 @@ fn what_is_shown_reads_back() {
     }
 }
 
+/// What is off must be shown as off: a dump that leaves it out would turn it on again.
+#[test]
+fn the_breaker_is_on_unless_it_is_turned_off() {
+    let written = |value: &str| {
+        let (_folder, file) = write(&format!("{MINIMAL}\ncircuit_breaker = {value}\n"));
+        let config = load(&file, &environment).unwrap();
+        let shown = show::resolved(&config)["consumer"][0]["circuit_breaker"].clone();
+        (config.consumers[0].circuit_breaker, shown)
+    };
+    assert_eq!(written("false"), (None, false.into()));
+    assert_eq!(written("true").0, Some(CircuitBreaker::default()));
+    let (breaker, shown) = written("{ probes = 1, window = \"1m\" }");
+    let wanted = CircuitBreaker {
+        probes: 1,
+        window: Duration::from_secs(60),
+        ..CircuitBreaker::default()
+    };
+    assert_eq!(breaker, Some(wanted));
+    assert_eq!(
+        (&shown["window"], &shown["consecutive"]),
+        (&"1m".into(), &3.into())
+    );
+}
+
 /// `full.toml` shows each key with its default: a default that moves must move there too.
 #[test]
 fn the_full_example_shows_the_defaults() {
@@ -287,6 +312,7 @@ fn the_full_example_shows_the_defaults() {
         "commit",
         "limits",
         "retry",
+        "circuit_breaker",
         "on_lost_position",
     ] {
         assert_eq!(full_consumer[key], minimal_consumer[key], "{key}");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::resolved::Rate;
+
 /// What is wrong with a text that should carry a unit; reads on from "`25`".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
@@ -83,19 +85,29 @@ pub fn size(text: &str) -> Result<u64, Mistake> {
     number.checked_mul(*bytes).ok_or(Mistake::TooLarge)
 }
 
-/// Events a second, from a number over `s`, `m` or `h`.
+const RATES: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3600)];
+
+/// A whole number of events over `s`, `m` or `h`.
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn rate(text: &str) -> Result<f64, Mistake> {
+pub fn rate(text: &str) -> Result<Rate, Mistake> {
     let (number, unit) = text.split_once('/').ok_or(Mistake::NoUnit)?;
-    let number: u32 = number.trim().parse().map_err(|_| Mistake::NoNumber)?;
-    match unit.trim() {
-        "s" => Ok(f64::from(number)),
-        "m" => Ok(f64::from(number) / 60.0),
-        "h" => Ok(f64::from(number) / 3600.0),
-        _ => Err(Mistake::UnknownUnit),
-    }
+    let events = number.trim().parse().map_err(|_| Mistake::NoNumber)?;
+    let (_, seconds) = RATES
+        .iter()
+        .find(|(name, _)| *name == unit.trim())
+        .ok_or(Mistake::UnknownUnit)?;
+    let per = Duration::from_secs(*seconds);
+    Ok(Rate { events, per })
+}
+
+/// A rate as the configuration would write it.
+pub fn show_rate(rate: Rate) -> String {
+    let unit = RATES
+        .iter()
+        .find(|(_, seconds)| *seconds == rate.per.as_secs());
+    format!("{}/{}", rate.events, unit.map_or("s", |(name, _)| name))
 }
 
 fn split(text: &str) -> Result<(u64, &str, &str), Mistake> {
@@ -201,8 +213,10 @@ mod tests {
 
     #[test]
     fn rates_name_their_time() {
-        assert_eq!(rate("5000/s"), Ok(5000.0));
-        assert_eq!(rate("60/m"), Ok(1.0));
+        for text in ["5000/s", "60/m", "1/h"] {
+            assert_eq!(rate(text).map(show_rate), Ok(text.to_owned()));
+        }
+        assert_eq!(rate("60 / m").map(|rate| rate.per.as_secs()), Ok(60));
         assert_eq!(rate("5000"), Err(Mistake::NoUnit));
         assert_eq!(rate("5/fortnight"), Err(Mistake::UnknownUnit));
     }

@@ -13,11 +13,13 @@ use tokio::time::Instant;
 use super::dead_letter::{self, Reason};
 use super::derive::{self, Derived, Deriver, OwnHeader};
 use super::generation::Generation;
+use super::guard::Witness;
 use super::lane::scope;
 use super::work::{Item, Work};
 use crate::config::{Consumer, Delivery};
 use crate::decide::backoff::{self, Next};
-use crate::decide::verdict::{self, Said, Verdict};
+use crate::decide::breaker::Sentence;
+use crate::decide::verdict::{self, Plea, Said, Verdict};
 use crate::metrics::Outcome;
 use crate::mutation::{self, Mutation};
 use crate::plugin::CallError;
@@ -33,6 +35,8 @@ pub struct Answer {
     pub produced: Vec<Produced>,
     /// Attempts that failed, by kind.
     pub failures: Vec<(&'static str, u64)>,
+    /// What the plugin said of the last attempt that failed.
+    pub complaint: Option<String>,
     /// What every event needs is down: no call for this long.
     pub unavailable: Option<Unavailable>,
     /// The plugin says that going on would do harm.
@@ -118,6 +122,18 @@ impl Context<'_> {
         })
     }
 
+    /// Tried again once the breaker lets it, with its attempts as they were. It waits a little
+    /// longer than that, so that events that it may not hold back are tried before it. Its age
+    /// begins anew: the time of an outage is not its own.
+    fn stays(&self, item: &Item, at: Instant) -> Fate {
+        let settings = self.settings();
+        Fate::Retry(RetryAt {
+            at: at.max(self.now) + backoff::delay(&settings.retry, item.attempt, self.dice),
+            attempt: item.attempt,
+            failing_since: self.now,
+        })
+    }
+
     /// Writes the dead letter, or halts where there is no topic for it.
     fn fail_for_good(
         &self,
@@ -174,20 +190,34 @@ pub fn answered(
     work: &Work,
     batch: &wire::Batch<'_>,
     checked: &wire::Checked,
+    witness: &Witness,
 ) -> Answer {
     let outcome = checked.outcome();
     let said = Words::new(work.len(), outcome);
     let ordering = context.settings().ordering;
+    let mut hearing = witness.hearing(context.now);
+    let mut stay = Vec::new();
     let verdicts = verdict::verdicts(
         work.len(),
         |index| said.of(index),
         |index| scope(ordering, &work.event(index)),
-        |index| {
+        |index, coped| {
             let after = said.failure(index).map_or(Duration::ZERO, after);
-            context.after_failure(&work.items[index], after) == Next::GiveUp
+            let exhausted = context.after_failure(&work.items[index], after) == Next::GiveUp;
+            hearing.coped(coped);
+            match hearing.failed(work.event(index).offset(), true, exhausted) {
+                Sentence::Stays if !context.is_claimed() => {
+                    stay.push((index, hearing.again_at()));
+                    Plea::Stays
+                }
+                _ if exhausted => Plea::Exhausted,
+                _ => Plea::Granted,
+            }
         },
         context.settings().dead_letter.is_some() || context.is_claimed(),
     );
+    hearing.coped(coped(&verdicts, &said));
+    drop(hearing);
     let mut answer = Answer {
         produced: vec![Produced::default(); context.settings().outputs.len()],
         ..Answer::default()
@@ -204,13 +234,41 @@ pub fn answered(
         };
         answer.fates.push(fate);
     }
+    if !stay.is_empty() {
+        answer.failures.push(("retry", stay.len() as u64));
+    }
+    for (index, at) in stay {
+        answer.fates[index] = context.stays(&work.items[index], at);
+    }
+    answer.complaint = complaint(outcome);
     stop_or_wait(&mut answer, outcome);
     answer
 }
 
+/// How many events the plugin handled or rejected, those that come again left out.
+fn coped(verdicts: &[Verdict], said: &Words<'_>) -> usize {
+    let coped = |(index, verdict): &(usize, &Verdict)| {
+        let good = matches!(said.of(*index), Said::Handled | Said::Reject);
+        good && **verdict != Verdict::Again
+    };
+    verdicts.iter().enumerate().filter(coped).count()
+}
+
+/// What the plugin said of the last event that may succeed later.
+fn complaint(outcome: &wire::Outcome) -> Option<String> {
+    let mut failures = outcome.failures.iter().rev();
+    let failure = failures.find(|failure| failure.remedy == wire::REMEDY_RETRY)?;
+    Some(text(outcome, failure.reason))
+}
+
 /// What follows from a call that failed. A batch of several is run again event by event: nobody
 /// knows yet who is at fault.
-pub fn call_failed(context: &Context<'_>, work: &Work, error: &CallError) -> Answer {
+pub fn call_failed(
+    context: &Context<'_>,
+    work: &Work,
+    error: &CallError,
+    witness: &Witness,
+) -> Answer {
     let mut answer = Answer::default();
     if work.len() > 1 && context.is_claimed() {
         // Any of them may have had its effect already.
@@ -224,7 +282,7 @@ pub fn call_failed(context: &Context<'_>, work: &Work, error: &CallError) -> Ans
         return answer;
     }
     for index in 0..work.len() {
-        let fate = blame(context, &mut answer, work, index, error);
+        let fate = blame(context, &mut answer, work, index, error, witness);
         answer.fates.push(fate);
     }
     answer
@@ -237,14 +295,23 @@ fn blame(
     work: &Work,
     index: usize,
     error: &CallError,
+    witness: &Witness,
 ) -> Fate {
     let item = &work.items[index];
     answer.failures.push((error.kind(), 1));
+    answer.complaint = Some(error.to_string());
     let next = match mutation::is(Mutation::WholeBatchBlamed) {
         true => Next::GiveUp,
         false => context.after_failure(item, Duration::ZERO),
     };
+    let first = item.failing_since.is_none();
+    let mut hearing = witness.hearing(context.now);
+    let offset = work.event(index).offset();
+    let sentence = hearing.failed(offset, first, next == Next::GiveUp);
+    let again_at = hearing.again_at();
+    drop(hearing);
     match next {
+        _ if sentence == Sentence::Stays && !context.is_claimed() => context.stays(item, again_at),
         Next::Again(after) => context.retry(item, after),
         Next::GiveUp => {
             let reason = match error {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::assemble::{self, Answer, Context};
 use super::generation::Generation;
+use super::guard::Witness;
 use super::instances::Borrowed;
 use super::work::{Packed, Work};
 use crate::clock;
@@ -20,11 +21,14 @@ pub struct Call {
     /// An idle instance of that generation, or none.
     pub borrowed: Borrowed,
     pub work: Work,
+    /// Tells the breaker how it went.
+    pub witness: Witness,
 }
 
 /// What came of it.
 pub struct Done {
     pub generation: Arc<Generation>,
+    pub witness: Witness,
     /// Gone after a trap.
     pub instance: Option<Box<dyn Instance>>,
     /// The linear memory that the instance began with, in bytes.
@@ -52,6 +56,7 @@ pub async fn run(call: Call) -> Done {
         generation,
         borrowed: Borrowed { instance, memory },
         work,
+        witness,
     } = call;
     let (mut instance, started) = match instance {
         Some(instance) => (instance, None),
@@ -62,6 +67,7 @@ pub async fn run(call: Call) -> Done {
                 Err(error) => {
                     return Done {
                         generation,
+                        witness,
                         instance: None,
                         memory,
                         work,
@@ -74,10 +80,11 @@ pub async fn run(call: Call) -> Done {
         }
     };
     let begun = Instant::now();
-    let result = process(&generation, instance.as_mut(), &work, begun).await;
+    let result = process(&generation, instance.as_mut(), &work, &witness, begun).await;
     let took = begun.elapsed();
     Done {
         generation,
+        witness,
         instance: instance.alive().then_some(instance),
         memory,
         work,
@@ -91,6 +98,7 @@ async fn process(
     generation: &Generation,
     instance: &mut dyn Instance,
     work: &Work,
+    witness: &Witness,
     begun: Instant,
 ) -> Result<Answer, Trouble> {
     let settings = &generation.settings;
@@ -106,9 +114,11 @@ async fn process(
         dice: fastrand::f64(),
     };
     match answered {
-        Ok(checked) => Ok(assemble::answered(&context, work, &batch, &checked)),
+        Ok(checked) => Ok(assemble::answered(
+            &context, work, &batch, &checked, witness,
+        )),
         Err(error) => {
-            let answer = assemble::call_failed(&context, work, &error);
+            let answer = assemble::call_failed(&context, work, &error, witness);
             Err(Trouble::Call(error, Box::new(answer)))
         }
     }

@@ -5,11 +5,12 @@
 //! ```
 //! One commit claims all batches that wait for it.
 
+use super::guard::Witness;
 use super::runner::LaneId;
 use super::work::Work;
 
 /// A batch on its way to a call.
-pub type Claim = (LaneId, Work);
+pub type Claim = (LaneId, Work, Witness);
 
 /// See the module.
 #[derive(Default)]
@@ -31,8 +32,8 @@ impl Claims {
     }
 
     /// Adds a batch.
-    pub fn add(&mut self, id: LaneId, work: Work) {
-        self.waiting.push((id, work));
+    pub fn add(&mut self, id: LaneId, work: Work, witness: Witness) {
+        self.waiting.push((id, work, witness));
     }
 
     /// A commit begins: all that wait are claimed by it.

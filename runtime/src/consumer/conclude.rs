@@ -35,6 +35,7 @@ impl Runner {
     pub(super) fn on_done(&mut self, id: LaneId, done: Done) {
         let now = Instant::now();
         self.instances.give_back(done.instance, done.memory);
+        done.witness.ended();
         self.count(&done.started, done.took, &done.result);
         if let Some(lane) = self.lane(id) {
             lane.busy = false;
@@ -45,10 +46,12 @@ impl Runner {
             Ok(answer) => {
                 if let Some(lane) = self.lane(id) {
                     lane.pace().answered(events, done.took, deadline);
+                    lane.doubtful = answer.complaint.is_some();
                 }
+                self.complain(answer.complaint.as_ref());
                 self.unavailable = match &answer.unavailable {
                     Some(unavailable) => {
-                        self.wait(unavailable.clone(), now);
+                        self.on_unavailable(unavailable.clone(), now);
                         self.unavailable.saturating_add(1)
                     }
                     None => 0,
@@ -63,12 +66,14 @@ impl Runner {
                 let what = assemble::describe(&done.work);
                 let digest = done.generation.digest();
                 tracing::warn!(%consumer, events = %what, %digest, %error, "a call into the plugin failed");
-                if let Some(lane) = self.lane(id)
-                    && events > 1
-                {
-                    lane.pace().missed();
-                    lane.isolate(events);
+                if let Some(lane) = self.lane(id) {
+                    lane.doubtful = true;
+                    if events > 1 {
+                        lane.pace().missed();
+                        lane.isolate(events);
+                    }
                 }
+                self.complain(answer.complaint.as_ref());
                 self.conclude(id.assignment, Some(id.slot), done.work, *answer);
             }
             Err(Trouble::Start(error)) => {
@@ -127,7 +132,7 @@ impl Runner {
     }
 
     /// No call for a while: what the plugin needs is down.
-    fn wait(&mut self, unavailable: Unavailable, now: Instant) {
+    pub(super) fn wait(&mut self, unavailable: Unavailable, now: Instant) {
         let settings = self.settings();
         let backoff = backoff::delay(&settings.retry, self.unavailable.max(1), fastrand::f64());
         let after = if unavailable.after.is_zero() {
@@ -241,6 +246,13 @@ impl Runner {
         if let Some(lane) = slot.and_then(|slot| self.lane(LaneId { assignment, slot })) {
             lane.give_back(&work, back);
         }
+        let dead = settled
+            .iter()
+            .filter(|settled| settled.outcome == Outcome::DeadLettered)
+            .count();
+        let too_many = self
+            .guard
+            .settled(settled.len() as u64, dead as u64, Instant::now());
         if !settled.is_empty() {
             self.writer.write(Unit {
                 partition,
@@ -253,6 +265,11 @@ impl Runner {
         }
         if let Some((at, reason)) = halt {
             self.halt(assignment, Some(at), reason);
+        }
+        if let Some(reason) = too_many
+            && !matches!(self.state, State::Stopped(_) | State::Draining)
+        {
+            self.stop(reason);
         }
     }
 

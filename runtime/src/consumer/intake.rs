@@ -16,6 +16,7 @@ use super::work::{Item, Work};
 use crate::broker::{Assignment, SourceEvent};
 use crate::clock;
 use crate::decide::admission::{Load, Valve};
+use crate::decide::breaker::Phase;
 use crate::decide::routing;
 use crate::event::{Block, EventView, TopicPartition};
 use crate::metrics::Outcome;
@@ -85,6 +86,9 @@ impl Runner {
             self.state = State::Running;
         }
         self.ledger.lock().rebalanced("assigned");
+        if self.guard.is_open() {
+            self.hold_for_breaker(Instant::now());
+        }
         self.show(Instant::now());
     }
 
@@ -222,7 +226,8 @@ impl Runner {
         let deadline = Instant::now() + REVOKE_WITHIN;
         for partition in &partitions {
             if let Some(id) = self.assignments.remove(partition) {
-                for (_, work) in self.claims.withdraw(Some(id)) {
+                for (_, work, witness) in self.claims.withdraw(Some(id)) {
+                    witness.ended();
                     self.abandon_work(id, &work);
                 }
                 self.abandon_waiting(id);
@@ -279,9 +284,24 @@ impl Runner {
         }
     }
 
+    /// Closes every valve: nothing is fetched while no call is made.
+    pub(super) fn hold_for_breaker(&mut self, now: Instant) {
+        let mut hold = Vec::new();
+        for partition in self.partitions.values_mut() {
+            if partition.held_since.is_none() {
+                partition.held_since = Some(now);
+                hold.push(partition.name.clone());
+            }
+        }
+        if !hold.is_empty() {
+            self.control.hold(&hold);
+        }
+    }
+
     /// Opens the valves of partitions that fell below their low mark.
     pub(super) fn open_valves(&mut self, now: Instant) {
         let mut ledger = self.ledger.lock();
+        let open = ledger.breaker == Phase::Open;
         let total = ledger.in_flight;
         let common = self
             .budget
@@ -291,9 +311,14 @@ impl Runner {
             let Some(since) = partition.held_since.filter(|_| partition.halted.is_none()) else {
                 continue;
             };
-            let opens = self.budget.valve(total, partition.load, common) == Valve::Release
+            let opens = !open
+                && self.budget.valve(total, partition.load, common) == Valve::Release
                 && !self.positions.is_scattered(&partition.name);
-            ledger.paused_for_backpressure += now.saturating_duration_since(since);
+            let stood = now.saturating_duration_since(since);
+            match open {
+                true => ledger.paused_for_breaker += stood,
+                false => ledger.paused_for_backpressure += stood,
+            }
             partition.held_since = (!opens).then_some(now);
             if opens && !mutation::is(Mutation::ValveStuck) {
                 release.push(partition.name.clone());

@@ -115,6 +115,9 @@ pub struct Lane {
     alone: usize,
     /// Whether a call of this lane is under way: a lane has one at a time.
     pub busy: bool,
+    /// Whether an event of its last call failed: probes go to others first, for one that fails
+    /// again tells nothing new of what the plugin depends on.
+    pub doubtful: bool,
 }
 
 impl Lane {
@@ -128,6 +131,7 @@ impl Lane {
             pace: Pace::new(batch.max_events),
             alone: 0,
             busy: false,
+            doubtful: false,
         }
     }
 

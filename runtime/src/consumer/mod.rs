@@ -17,6 +17,7 @@ mod conclude;
 pub mod dead_letter;
 pub mod derive;
 pub mod generation;
+mod guard;
 pub mod instances;
 mod intake;
 mod lane;

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::call::{self, Call, Done};
 use super::claims::Claims;
 use super::generation::Generation;
+use super::guard::{Guard, Witness};
 use super::instances::Instances;
 use super::outlet::Outlet;
 use super::partition::Partition;
@@ -30,7 +31,7 @@ use super::skip::{self, Commander, Skip};
 use super::status::{PartitionStatus, SharedStatus, State};
 use super::work::Work;
 use crate::broker::{Control, Session, Source};
-use crate::config::{self, Delivery};
+use crate::config::{self, Batch, Delivery};
 use crate::decide::admission::Budget;
 use crate::event::TopicPartition;
 use crate::metrics::{Lag, SharedLedger};
@@ -72,9 +73,13 @@ pub struct Runner {
     pub(super) assignments: BTreeMap<TopicPartition, u64>,
     pub(super) next_assignment: u64,
     ready: VecDeque<LaneId>,
+    /// When calls may begin that breaker or rate keep back.
+    pub(super) room_due: Option<Instant>,
     queued: HashSet<LaneId>,
     wakes: BinaryHeap<Reverse<(Instant, LaneId)>>,
-    /// What the plugin needs is down, or it cannot start: no call before this time.
+    pub(super) guard: Guard,
+    /// No instance can be started, or (without a breaker) what the plugin needs is down: no call
+    /// before this time.
     pub(super) no_calls_until: Option<Instant>,
     /// How often in a row that happened.
     pub(super) unavailable: u32,
@@ -117,8 +122,10 @@ impl Runner {
             assignments: BTreeMap::new(),
             next_assignment: 1,
             ready: VecDeque::new(),
+            room_due: None,
             queued: HashSet::new(),
             wakes: BinaryHeap::new(),
+            guard: Guard::new(settings, Instant::now()),
             no_calls_until: None,
             unavailable: 0,
             state: State::Starting,
@@ -170,6 +177,7 @@ impl Runner {
     /// Starts calls while lanes are ready and instances are to be had.
     fn dispatch(&mut self) {
         let now = Instant::now();
+        self.follow_breaker(now);
         if matches!(self.state, State::Stopped(_) | State::Draining)
             || self.no_calls_until.is_some()
             || self.positions.is_far_ahead()
@@ -180,7 +188,7 @@ impl Runner {
         while self.instances.has_room(self.claims.len())
             && self.writer.queued_bytes() < settings.in_flight.max_bytes
         {
-            let Some(id) = self.ready.pop_front() else {
+            let Some(id) = self.next_ready() else {
                 break;
             };
             self.queued.remove(&id);
@@ -193,11 +201,22 @@ impl Runner {
             let Some(lane) = partition.lane(id.slot) else {
                 continue;
             };
+            let Some(room) = self.guard.room(now) else {
+                self.room_due = self.guard.due(now);
+                self.queued.insert(id);
+                self.ready.push_front(id);
+                break;
+            };
+            let limits = Batch {
+                max_events: settings.batch.max_events.min(room.events),
+                ..settings.batch
+            };
             let work = match lane.ready(now) {
-                true => lane.take(now, settings.batch),
+                true => lane.take(now, limits),
                 false => Work::default(),
             };
             if work.is_empty() {
+                self.guard.unused(room);
                 // Everything that waits is held: its time must be noted, or the lane sleeps on.
                 self.consider(id, now);
                 continue;
@@ -209,22 +228,24 @@ impl Runner {
                 ledger.retries += retries as u64;
                 ledger.batch_events.observe(work.len() as f64, 1);
             }
+            let witness = self.guard.begin(room, id.assignment, work.len());
             match settings.delivery {
                 Delivery::AtMostOnce if mutation::is(Mutation::CalledUnclaimed) => {
-                    self.call(id, work);
+                    self.call(id, work, witness);
                 }
-                Delivery::AtMostOnce => self.claims.add(id, work),
-                Delivery::AtLeastOnce | Delivery::ExactlyOnce => self.call(id, work),
+                Delivery::AtMostOnce => self.claims.add(id, work, witness),
+                Delivery::AtLeastOnce | Delivery::ExactlyOnce => self.call(id, work, witness),
             }
         }
         self.claim(now);
     }
 
-    fn call(&mut self, id: LaneId, work: Work) {
+    fn call(&mut self, id: LaneId, work: Work, witness: Witness) {
         let call = Call {
             generation: self.generation.clone(),
             borrowed: self.instances.borrow(),
             work,
+            witness,
         };
         self.calls.spawn(async move { (id, call::run(call).await) });
     }
@@ -234,7 +255,7 @@ impl Runner {
         if self.claims.len() == 0 || self.positions.is_committing() || self.claims.is_claiming() {
             return;
         }
-        for (id, work) in self.claims.claim() {
+        for (id, work, _) in self.claims.claim() {
             if let Some(partition) = self.partitions.get(&id.assignment) {
                 self.positions.claim(&partition.name, work, now);
             }
@@ -249,11 +270,12 @@ impl Runner {
     /// Calls the plugin for what is claimed. Of a partition that was given up meanwhile the commit may
     /// have come too late, and then someone else sees its events.
     pub(super) fn call_claimed(&mut self) {
-        for (id, work) in self.claims.take() {
+        for (id, work, witness) in self.claims.take() {
             if self.partitions.contains_key(&id.assignment) || mutation::is(Mutation::GivenUpCalled)
             {
-                self.call(id, work);
+                self.call(id, work, witness);
             } else {
+                witness.ended();
                 self.abandon_work(id.assignment, &work);
             }
         }
@@ -279,6 +301,25 @@ impl Runner {
         }
         for unit in gone {
             self.abandon_unit(&unit);
+        }
+    }
+
+    /// The lane whose turn it is. While the breaker tries single events, one that has not failed;
+    /// one that has only by itself, or its failure would end the others' trial.
+    fn next_ready(&mut self) -> Option<LaneId> {
+        if !self.guard.is_probing() {
+            return self.ready.pop_front();
+        }
+        let partitions = &mut self.partitions;
+        let fresh = self.ready.iter().position(|id| {
+            let partition = partitions.get_mut(&id.assignment);
+            let lane = partition.and_then(|partition| partition.lane(id.slot));
+            lane.is_none_or(|lane| !lane.doubtful)
+        });
+        match fresh {
+            Some(fresh) => self.ready.remove(fresh),
+            None if self.calls.is_empty() => self.ready.pop_front(),
+            None => None,
         }
     }
 
@@ -310,7 +351,7 @@ impl Runner {
         if let Some(at) = self.commit_due() {
             wake = wake.min(at);
         }
-        if let Some(at) = self.no_calls_until {
+        for at in [self.no_calls_until, self.room_due].into_iter().flatten() {
             wake = wake.min(at);
         }
         wake
@@ -339,10 +380,9 @@ impl Runner {
         // again and again, while calls wait for something else.
         if self.no_calls_until.is_some_and(|until| until <= now) {
             self.no_calls_until = None;
-            if matches!(self.state, State::Waiting(_)) {
-                self.state = State::Running;
-            }
+            self.go_on(now);
         }
+        self.room_due = self.room_due.filter(|due| *due > now);
         if matches!(self.writer, Outlet::Stepwise(_))
             && self.positions.commit_due().is_some_and(|at| at <= now)
         {
@@ -449,7 +489,8 @@ impl Runner {
         for id in self.partitions.keys().copied().collect::<Vec<_>>() {
             self.abandon_waiting(id);
         }
-        for (id, work) in self.claims.withdraw(None) {
+        for (id, work, witness) in self.claims.withdraw(None) {
+            witness.ended();
             self.abandon_work(id.assignment, &work);
         }
         self.show(Instant::now());

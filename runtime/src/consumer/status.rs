@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::decide::breaker::Phase;
 use crate::event::TopicPartition;
 
 /// Where a consumer's life stands.
@@ -58,11 +59,21 @@ pub struct PartitionStatus {
     pub halted_at: Option<u64>,
 }
 
+/// A consumer's circuit breaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerStatus {
+    pub phase: Phase,
+    pub since: Instant,
+    /// Why it opened; `None` while it is closed.
+    pub reason: Option<String>,
+}
+
 /// A consumer at one moment.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub state: State,
     pub partitions: BTreeMap<TopicPartition, PartitionStatus>,
+    pub breaker: BreakerStatus,
     /// Events admitted and not settled.
     pub in_flight: usize,
     pub generation: u64,
@@ -79,6 +90,11 @@ pub fn starting(generation: u64, digest: Arc<str>) -> SharedStatus {
     Arc::new(Mutex::new(Status {
         state: State::Starting,
         partitions: BTreeMap::new(),
+        breaker: BreakerStatus {
+            phase: Phase::Closed,
+            since: Instant::now(),
+            reason: None,
+        },
         in_flight: 0,
         generation,
         digest,

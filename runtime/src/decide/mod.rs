@@ -2,8 +2,12 @@
 
 pub mod admission;
 pub mod backoff;
+pub mod breaker;
+pub mod dead_letter_share;
 pub mod offsets;
 pub mod pace;
 pub mod position_codec;
+pub mod rate;
 pub mod routing;
 pub mod verdict;
+mod window;

@@ -43,22 +43,34 @@ impl Verdict {
     }
 }
 
+/// What becomes of an event that asks to be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plea {
+    Granted,
+    /// No attempt is left.
+    Exhausted,
+    /// Not the event is at fault: it comes again, and no attempt is counted.
+    Stays,
+}
+
 /// Decides over a batch, in order.
 ///
 /// * `said(index)`: the plugin's word for the event.
 /// * `scope(index)`: what may not overtake the event when it fails: a number that all events of
 ///   the partition (or of the key) share, or `None` where it holds nobody.
-/// * `exhausted(index)`: whether a retry has no attempt left.
+/// * `plea(index, coped)`: what becomes of an event that asks for a retry; `coped` says how many
+///   events before it the plugin handled or rejected. Asked once an event, in order.
 /// * `dead_letters`: whether there is a topic for them.
 pub fn verdicts(
     events: usize,
     said: impl Fn(usize) -> Said,
     scope: impl Fn(usize) -> Option<u64>,
-    exhausted: impl Fn(usize) -> bool,
+    mut plea: impl FnMut(usize, usize) -> Plea,
     dead_letters: bool,
 ) -> Vec<Verdict> {
     let mut cut: Vec<u64> = Vec::new();
     let mut halted = false;
+    let mut coped = 0;
     (0..events)
         .map(|index| {
             let behind_a_cut =
@@ -66,13 +78,18 @@ pub fn verdicts(
             if halted || behind_a_cut() {
                 return Verdict::Again;
             }
-            let verdict = match said(index) {
+            let said = said(index);
+            let verdict = match said {
                 Said::Handled => Verdict::Take,
                 Said::Unanswered => Verdict::Again,
                 Said::Reject => failed_for_good(dead_letters),
-                Said::Retry if exhausted(index) => failed_for_good(dead_letters),
-                Said::Retry => Verdict::Retry,
+                Said::Retry => match plea(index, coped) {
+                    Plea::Granted => Verdict::Retry,
+                    Plea::Exhausted => failed_for_good(dead_letters),
+                    Plea::Stays => Verdict::Again,
+                },
             };
+            coped += usize::from(matches!(said, Said::Handled | Said::Reject));
             if !verdict.is_final() && !mutation::is(Mutation::BatchNotCut) {
                 cut.extend(scope(index));
             }
@@ -102,7 +119,7 @@ mod tests {
             said.len(),
             |index| said[index],
             |index| scopes[index],
-            |_| false,
+            |_, _| Plea::Granted,
             dead_letters,
         )
     }
@@ -157,10 +174,29 @@ mod tests {
             2,
             |i| [super::Said::Retry, Handled][i],
             |_| Some(0),
-            |_| true,
+            |_, _| Plea::Exhausted,
             true,
         );
         assert_eq!(found, [DeadLetter, Take]);
+    }
+
+    /// In an outage nothing behind an event that stays may overtake it.
+    #[test]
+    fn an_event_that_stays_cuts_and_is_told_what_went_well_before_it() {
+        let said = [Handled, Reject, super::Said::Retry, Handled];
+        let mut asked = Vec::new();
+        let found = verdicts(
+            4,
+            |i| said[i],
+            |_| Some(0),
+            |index, coped| {
+                asked.push((index, coped));
+                Plea::Stays
+            },
+            true,
+        );
+        assert_eq!(found, [Take, DeadLetter, Again, Again]);
+        assert_eq!(asked, [(2, 2)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::histogram::{BATCHES, DURATIONS, Histogram, LATENCIES};
 use crate::consumer::dead_letter::Reason;
 use crate::decide::admission::Load;
+use crate::decide::breaker::Phase;
 use crate::event::TopicPartition;
 
 /// How an admitted event ended.
@@ -65,6 +66,10 @@ pub struct Ledger {
     pub commits_failed: u64,
     pub(super) rebalances: [u64; 3],
     pub paused_for_backpressure: Duration,
+    pub paused_for_breaker: Duration,
+    pub breaker: Phase,
+    /// By [`Phase::ALL`].
+    pub breaker_transitions: [u64; 3],
     pub deploys_ok: u64,
     pub deploys_failed: u64,
     pub log_entries_dropped: u64,
@@ -105,6 +110,9 @@ impl Ledger {
             commits_failed: 0,
             rebalances: [0; 3],
             paused_for_backpressure: Duration::ZERO,
+            paused_for_breaker: Duration::ZERO,
+            breaker: Phase::Closed,
+            breaker_transitions: [0; 3],
             deploys_ok: 0,
             deploys_failed: 0,
             log_entries_dropped: 0,

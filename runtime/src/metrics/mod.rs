@@ -18,6 +18,7 @@ pub use histogram::Histogram;
 pub use ledger::{Lag, Ledger, Outcome, SharedLedger, Volume};
 
 use crate::consumer::dead_letter::Reason;
+use crate::decide::breaker::Phase;
 use families::{Families, Ledgers, each};
 use ledger::{FAILURES, OUTCOMES, REBALANCES};
 
@@ -361,8 +362,22 @@ fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
         "Partition-seconds for which fetching stood still, by reason.",
         |add| {
             each(ledgers, |name, ledger| {
-                let seconds = ledger.paused_for_backpressure.as_secs_f64();
-                add(&[("consumer", name), ("reason", "backpressure")], seconds);
+                let backpressure = ("backpressure", ledger.paused_for_backpressure);
+                for (reason, stood) in [backpressure, ("breaker", ledger.paused_for_breaker)] {
+                    let labels = [("consumer", name), ("reason", reason)];
+                    add(&labels, stood.as_secs_f64());
+                }
+            });
+        },
+    );
+    out.counter(
+        "breaker_transitions_total",
+        "Times that the circuit breaker became closed, open or half-open.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (phase, count) in Phase::ALL.iter().zip(ledger.breaker_transitions) {
+                    add(&[("consumer", name), ("to", phase.name())], count as f64);
+                }
             });
         },
     );
@@ -460,6 +475,18 @@ fn gauges(out: &mut Families, ledgers: &Ledgers<'_>) {
                         ("partition", &number),
                     ];
                     add(&labels, lag.events as f64);
+                }
+            });
+        },
+    );
+    out.gauge(
+        "breaker_state",
+        "1 for the state that the circuit breaker is in.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for phase in Phase::ALL {
+                    let labels = [("consumer", name), ("state", phase.name())];
+                    add(&labels, f64::from(u8::from(ledger.breaker == phase)));
                 }
             });
         },

@@ -162,6 +162,8 @@ pub fn consumer(name: &str, config: &str) -> config::Consumer {
             jitter: true,
             max_age: Duration::from_secs(3_600),
         },
+        circuit_breaker: None,
+        rate: None,
         dead_letter: None,
         config: config.into(),
         outputs: vec![output("default"), output("alerts")],

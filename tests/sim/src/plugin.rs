@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use millstream::consumer::status::SharedStatus;
+use millstream::decide::breaker::Phase;
 use millstream::plugin::{CallContext, CallError, Instance, Plugin, PluginInfo, StartError};
 use millstream_wire as wire;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// A command for an event: mostly forward.
 pub fn command(random: &mut fastrand::Rng) -> String {
@@ -43,10 +47,32 @@ pub fn reason(value: &str) -> Option<&'static str> {
 /// Counts attempts over instances, as a service outside of the sandbox would.
 type Attempts = Arc<Mutex<BTreeMap<(u32, u64), u32>>>;
 
+/// A time in which what the plugin depends on is down.
+#[derive(Clone, Copy, Debug)]
+pub struct Outage {
+    pub from: Instant,
+    pub until: Instant,
+    /// What the plugin says of every event that it would forward.
+    pub remedy: u32,
+}
+
+/// What all instances share.
+#[derive(Default)]
+struct Shared {
+    attempts: Attempts,
+    outages: Mutex<Vec<Outage>>,
+    /// From when on it handles what it failed at before.
+    mended: AtomicBool,
+    /// Of the consumer that calls it.
+    watched: Mutex<Option<SharedStatus>>,
+    violations: Mutex<Vec<String>>,
+    seen: Mutex<BTreeMap<(u32, u64), u32>>,
+}
+
 /// The plugin under test.
 pub struct SimPlugin {
     info: PluginInfo,
-    attempts: Attempts,
+    shared: Arc<Shared>,
     seed: u64,
 }
 
@@ -59,16 +85,45 @@ impl SimPlugin {
                 contract: "0.1.0".into(),
                 size: 1,
             },
-            attempts: Attempts::default(),
+            shared: Arc::default(),
             seed,
         }
+    }
+
+    /// Events fail in these times.
+    pub fn fail_in(&self, outages: Vec<Outage>) {
+        *self.shared.outages.lock() = outages;
+    }
+
+    /// From now on every event is handled.
+    pub fn mend(&self) {
+        self.shared.mended.store(true, Ordering::Relaxed);
+    }
+
+    /// Checks from now on that this consumer makes no call while its breaker is open (I7).
+    pub fn watch(&self, status: SharedStatus) {
+        *self.shared.watched.lock() = Some(status);
+    }
+
+    /// What was seen of calls that must not be.
+    pub fn violations(&self) -> Vec<String> {
+        self.shared.violations.lock().clone()
+    }
+
+    /// I2, at most once: the plugin sees no event again.
+    pub fn repeats(&self) -> Vec<String> {
+        let seen = self.shared.seen.lock();
+        let repeated = seen.iter().filter(|(_, times)| **times > 1);
+        repeated
+            .map(|(place, times)| format!("I2: the plugin saw {place:?} {times} times"))
+            .collect()
     }
 }
 
 impl Plugin for SimPlugin {
     fn instantiate(&self) -> BoxFuture<'_, Result<Box<dyn Instance>, StartError>> {
         let instance = SimInstance {
-            attempts: self.attempts.clone(),
+            shared: self.shared.clone(),
             random: fastrand::Rng::with_seed(self.seed),
         };
         Box::pin(async move { Ok(Box::new(instance) as Box<dyn Instance>) })
@@ -80,7 +135,7 @@ impl Plugin for SimPlugin {
 }
 
 struct SimInstance {
-    attempts: Attempts,
+    shared: Arc<Shared>,
     random: fastrand::Rng,
 }
 
@@ -91,8 +146,16 @@ impl Instance for SimInstance {
         context: &'a CallContext,
     ) -> BoxFuture<'a, Result<wire::Checked, CallError>> {
         Box::pin(async move {
+            self.check_breaker(&batch);
             tokio::time::sleep(Duration::from_micros(self.random.u64(0..3_000))).await;
-            let outcome = self.answer(&batch, context).await?;
+            let answered = self.answer(&batch, context).await;
+            let handled = match &answered {
+                Ok(outcome) => outcome.handled as usize,
+                // Whatever it did to any of them it may have done.
+                Err(_) => batch.events.len(),
+            };
+            self.see(&batch.events[..handled.min(batch.events.len())]);
+            let outcome = answered?;
             let limits = wire::Limits {
                 outputs: 10_000,
                 output_bytes: 1 << 24,
@@ -109,6 +172,32 @@ impl Instance for SimInstance {
 }
 
 impl SimInstance {
+    /// Remembers what the plugin has had in its hands.
+    fn see(&self, events: &[wire::Event]) {
+        let mut seen = self.shared.seen.lock();
+        for event in events {
+            *seen.entry((event.partition, event.offset)).or_default() += 1;
+        }
+    }
+
+    /// I7. A call that was let through at the very instant of the opening was let through before.
+    fn check_breaker(&self, batch: &wire::Batch<'_>) {
+        let Some(status) = self.shared.watched.lock().clone() else {
+            return;
+        };
+        let (breaker, now) = (status.lock().breaker.clone(), Instant::now());
+        let wrong = match breaker.phase {
+            Phase::Open => breaker.since < now,
+            Phase::HalfOpen => breaker.since < now && batch.events.len() > 1,
+            Phase::Closed => false,
+        };
+        if wrong {
+            let (phase, events) = (breaker.phase.name(), batch.events.len());
+            let text = format!("I7: a call with {events} events while the breaker is {phase}");
+            self.shared.violations.lock().push(text);
+        }
+    }
+
     async fn answer(
         &mut self,
         batch: &wire::Batch<'_>,
@@ -125,6 +214,12 @@ impl SimInstance {
             let value = std::str::from_utf8(value).unwrap_or_default();
             let index = index as u32;
             match value {
+                _ if self.shared.mended.load(Ordering::Relaxed) && reason(value).is_some() => {
+                    outcome.outputs.push(wire::Output {
+                        source: index,
+                        ..wire::Output::default()
+                    });
+                }
                 "trap" => return Err(CallError::Trap("unreachable".to_owned())),
                 "hang" => {
                     tokio::time::sleep(context.deadline).await;
@@ -161,11 +256,17 @@ impl SimInstance {
 
     /// The remedy of an event that still fails this time.
     fn pending(&self, value: &str, event: &wire::Event) -> Option<u32> {
+        let now = Instant::now();
+        let outages = self.shared.outages.lock();
+        let mut outages = outages.iter();
+        if let Some(outage) = outages.find(|outage| outage.from <= now && now < outage.until) {
+            return Some(outage.remedy);
+        }
         let (remedy, times) = match value.strip_prefix('~') {
             Some(times) => (wire::REMEDY_RETRY, times),
             None => (wire::REMEDY_UNAVAILABLE, value.strip_prefix("unavailable")?),
         };
-        let mut attempts = self.attempts.lock();
+        let mut attempts = self.shared.attempts.lock();
         let attempt = attempts.entry((event.partition, event.offset)).or_default();
         *attempt += 1;
         let fails = times.parse().is_ok_and(|times: u32| *attempt <= times);
@@ -177,6 +278,8 @@ fn fail(outcome: &mut wire::Outcome, event: u32, remedy: u32) {
     outcome.failures.push(wire::Failure {
         event,
         remedy,
+        // Now its own time, now the runtime's.
+        after_ms: event % 3 * 5,
         ..wire::Failure::default()
     });
 }

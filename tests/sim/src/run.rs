@@ -5,23 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream::config::{
-    Batch, CommitCadence, Consumer, DeadLetter, Delivery, InFlight, Limits, OnLostPosition,
-    Ordering, Output, PluginSource, Retry, Start, TopicPattern,
+    Batch, CircuitBreaker, CommitCadence, Consumer, DeadLetter, Delivery, InFlight, Limits,
+    OnLostPosition, Ordering, Output, PluginSource, Rate, Retry, Start, TopicPattern,
 };
 use millstream::consumer::generation::Generation;
 use millstream::consumer::runner::{Parts, Runner};
 use millstream::consumer::status;
+use millstream::event::TopicPartition;
 use millstream::metrics::{Metrics, Outcome};
+use millstream_wire as wire;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::broker::{self, Hostility};
-use crate::plugin::{self, SimPlugin};
+use crate::plugin::{self, Outage, SimPlugin};
 use crate::world::{DEAD, INPUT, OUTPUT, SharedWorld, World};
 
 /// Virtual time after which lag must have returned to zero.
 const LIVENESS: Duration = Duration::from_secs(300);
+
+/// Virtual time after which only events that always fail may be unsettled; then the plugin is mended.
+const MENDED_AFTER: Duration = Duration::from_secs(20);
+
+/// A budget with room for a block of every partition: with less, events that stay can take all of it.
+const ROOMY: usize = 100;
 
 /// Runs a seed and returns everything that it shows to be wrong.
 pub fn run(seed: u64) -> Vec<String> {
@@ -56,6 +64,11 @@ async fn simulate(seed: u64) -> Vec<String> {
         world.once = delivery != Delivery::AtLeastOnce;
     }
     let plugin = Arc::new(SimPlugin::new(random.u64(..)));
+    let outages = match settings.circuit_breaker {
+        Some(_) => outages(&mut random),
+        None => Vec::new(),
+    };
+    plugin.fail_in(outages.clone());
     let crashes = random.u64(0..4);
     for incarnation in 1..=crashes {
         let hostility = Hostility {
@@ -82,8 +95,15 @@ async fn simulate(seed: u64) -> Vec<String> {
     let task = tokio::spawn(runner.run(drained));
     let begun = Instant::now();
     let mut wrong = Vec::new();
+    let mut mended = false;
     while !world.lock().is_done() {
         tokio::time::sleep(Duration::from_millis(50)).await;
+        if begun.elapsed() > MENDED_AFTER && !mended {
+            // Several events that always fail, and none that succeeds, are an outage to the breaker.
+            mended = true;
+            wrong.extend(only_poison_stays(&world.lock(), &settings));
+            plugin.mend();
+        }
         if begun.elapsed() > LIVENESS {
             wrong.push("liveness: lag has not returned to zero".to_owned());
             break;
@@ -98,10 +118,59 @@ async fn simulate(seed: u64) -> Vec<String> {
     wrong.extend(accounting(&metrics, &settings));
     let world = world.lock();
     wrong.extend(world.violations.iter().cloned());
-    wrong.extend(ends(&world, delivery));
+    if delivery == Delivery::AtMostOnce {
+        wrong.extend(plugin.repeats());
+    } else {
+        // What is claimed while the breaker was closed is called whatever became of it: it would be
+        // lost.
+        wrong.extend(plugin.violations());
+    }
+    // Before the breaker knows of an outage one event may run out of attempts, and again after a
+    // crash; no more.
+    let spared = outages.len() + crashes as usize;
+    wrong.extend(ends(&world, delivery, mended, spared));
     wrong.extend(order(&world, ordering));
     if !wrong.is_empty() {
-        wrong.insert(0, format!("{delivery:?}, {ordering:?}, {crashes} crashes"));
+        wrong.push(format!("{delivery:?}, {ordering:?}, {crashes} crashes"));
+    }
+    wrong
+}
+
+/// Times in which every event fails that would be forwarded.
+fn outages(random: &mut fastrand::Rng) -> Vec<Outage> {
+    let mut outage = |_| {
+        let from = Instant::now() + Duration::from_millis(random.u64(0..300));
+        let remedies = [
+            wire::REMEDY_RETRY,
+            wire::REMEDY_RETRY,
+            wire::REMEDY_UNAVAILABLE,
+        ];
+        Outage {
+            from,
+            until: from + Duration::from_millis(random.u64(20..2_000)),
+            remedy: remedies[random.usize(0..3)],
+        }
+    };
+    (0..2).map(&mut outage).collect()
+}
+
+/// What is first in line of a partition that does not move must be an event that always fails, and
+/// the breaker the one that keeps it.
+fn only_poison_stays(world: &World, settings: &Consumer) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (partition, log) in (0..).zip(&world.input) {
+        let name = TopicPartition::new(INPUT, partition);
+        let committed = world.committed.get(&name).cloned().unwrap_or_default();
+        let mut open = log.iter().filter(|event| !committed.covers(event.offset));
+        let Some(first) = open.next() else {
+            continue;
+        };
+        let starved = settings.in_flight.max_events < ROOMY;
+        let poison = plugin::reason(&first.value).is_some();
+        if settings.circuit_breaker.is_none() || !poison && !starved {
+            let (offset, value) = (first.offset, &first.value);
+            wrong.push(format!("liveness: {name} stands at {offset} `{value}`"));
+        }
     }
     wrong
 }
@@ -117,8 +186,10 @@ fn incarnate(
         plugin: plugin.clone(),
         settings: settings.clone(),
     });
+    let status = status::starting(1, generation.digest().clone());
+    plugin.watch(status.clone());
     let runner = Runner::new(Parts {
-        status: status::starting(1, generation.digest().clone()),
+        status,
         ledger: metrics.ledger(&settings.name),
         generation,
         session,
@@ -127,8 +198,10 @@ fn incarnate(
     (runner, metrics)
 }
 
-/// I1, and each dead letter for its reason. At most once an event may be lost, and has one attempt.
-fn ends(world: &World, delivery: Delivery) -> Vec<String> {
+/// I1, and each dead letter for its reason; once the plugin is mended what always failed may come
+/// out. At most `spared` others are dead letters, from outages. At most once an event may be lost, and
+/// has one attempt.
+fn ends(world: &World, delivery: Delivery, mended: bool, spared: usize) -> Vec<String> {
     let derived: BTreeSet<_> = world
         .derived
         .iter()
@@ -145,6 +218,7 @@ fn ends(world: &World, delivery: Delivery) -> Vec<String> {
         })
         .collect();
     let mut wrong = Vec::new();
+    let mut victims = 0;
     for (partition, log) in world.input.iter().enumerate() {
         for event in log {
             let place = (partition as u32, event.offset);
@@ -162,13 +236,21 @@ fn ends(world: &World, delivery: Delivery) -> Vec<String> {
                 false => wanted,
             };
             let lost = once && found == (false, None);
-            if found != wanted && !lost {
+            let victim = wanted.1.is_none() && found.1 == Some("retries-exhausted");
+            victims += usize::from(victim && !once);
+            let came_out = mended && wanted.1.is_some() && found.0;
+            if found != wanted && !victim && !came_out && !lost {
                 wrong.push(format!(
                     "I1: {place:?} `{}`: {found:?}, not {wanted:?}",
                     event.value
                 ));
             }
         }
+    }
+    if victims > spared {
+        wrong.push(format!(
+            "I1: an outage made {victims} dead letters, not {spared}"
+        ));
     }
     wrong
 }
@@ -178,7 +260,12 @@ fn order(world: &World, ordering: Ordering) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut last: BTreeMap<(u32, Option<String>), u64> = BTreeMap::new();
     let mut wrong = Vec::new();
+    // A dead letter that a crash forgot may be derived when it is read again.
+    let dead: BTreeSet<_> = world.dead.iter().map(|w| (w.partition, w.offset)).collect();
     for wrote in &world.derived {
+        if dead.contains(&(wrote.partition, wrote.offset)) {
+            continue;
+        }
         if !seen.insert((wrote.partition, wrote.offset)) {
             continue;
         }
@@ -273,7 +360,22 @@ fn settings(ordering: Ordering, delivery: Delivery, random: &mut fastrand::Rng) 
             jitter: true,
             max_age: Duration::from_secs(3_600),
         },
-        dead_letter: Some(DeadLetter { topic: DEAD.into() }),
+        circuit_breaker: (random.f64() < 0.8).then(|| CircuitBreaker {
+            failure_ratio: 0.3 + random.f64() * 0.7,
+            min_events: random.u32(5..20),
+            consecutive: random.u32(2..8),
+            window: Duration::from_millis(random.u64(20..500)),
+            open_for: Duration::from_millis(random.u64(5..80)),
+            probes: random.u32(1..4),
+        }),
+        rate: (random.f64() < 0.2).then(|| Rate {
+            events: random.u32(200..5_000),
+            per: Duration::from_secs(1),
+        }),
+        dead_letter: Some(DeadLetter {
+            topic: DEAD.into(),
+            max_ratio: None,
+        }),
         config: "{}".into(),
         outputs: vec![Output {
             name: "default".into(),

@@ -379,6 +379,7 @@ fn unavailable_waits_and_burns_no_attempt() {
         // One instance: it counts its calls, and answers from the twelfth on.
         let more = format!(
             "ordering = \"{ordering}\"\nconcurrency = 1\n\
+             circuit_breaker = {{ open_for = \"10ms\" }}\n\
              retry = {{ max_attempts = 2, initial = \"5ms\", max = \"10ms\" }}\n{DEAD_LETTER}"
         );
         let text = setting::hostile_consumer("hostile", "in", &more).unwrap();

@@ -10,7 +10,7 @@ use super::super::problem::{Place, Problem};
 use super::super::resolved::{Consumer, Delivery, OnLostPosition, Ordering, Runtime, TopicPattern};
 use super::super::section::Section;
 use super::super::written::{Table, Value};
-use super::{budget, config, filter, later, limits, names, outputs, plugin, retry, start};
+use super::{breaker, budget, config, filter, later, limits, names, outputs, plugin, retry, start};
 
 /// A consumer and where it says what; to be checked against the others.
 pub struct Draft {
@@ -54,6 +54,8 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
     let budget = budget::budget(&mut section);
     let limits = limits::limits(section.section("limits"), runtime, &budget.batch);
     let retry = retry::retry(section.section("retry"));
+    let circuit_breaker = breaker::circuit_breaker(&mut section);
+    let rate = breaker::rate(&mut section);
     let (dead_letter, dead_letter_place) = outputs::dead_letter(&mut section);
     let config = config::config(&mut section);
     let (outputs, output_places) = outputs::outputs(&mut section);
@@ -93,6 +95,8 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
             commit: budget.commit,
             limits,
             retry,
+            circuit_breaker,
+            rate,
             dead_letter,
             config,
             outputs,

@@ -5,22 +5,16 @@
 use std::time::Duration;
 
 use super::super::section::Section;
-use super::super::units;
 use super::super::written::Value;
 use super::secret;
 
 const DAY: Duration = Duration::from_secs(86_400);
-const MS: Duration = Duration::from_millis(1);
 
 /// Checks all of them in a consumer.
 pub fn later(consumer: &mut Section<'_>) {
-    circuit_breaker(consumer);
     deploy(consumer);
     capabilities(consumer);
     secrets(consumer);
-    let hint = "write a number of events and a time, such as \"5000/s\"";
-    consumer.with_unit("rate", "a rate", hint, units::rate);
-    refuse(consumer, "rate", "rate limit");
     consumer.texts("previous_names", "a list of names");
     refuse(consumer, "previous_names", "renaming of consumers");
     consumer.reserve(&[
@@ -31,24 +25,6 @@ pub fn later(consumer: &mut Section<'_>) {
         ("deduplicate", "deduplication"),
         ("priority", "priorities"),
     ]);
-}
-
-/// Checks what `dead_letter` will know.
-pub fn dead_letter(section: &mut Section<'_>) {
-    section.number("max_ratio", 0.0..=1.0);
-    refuse(section, "max_ratio", "stop at too many dead letters");
-}
-
-fn circuit_breaker(consumer: &mut Section<'_>) {
-    let mut section = consumer.section("circuit_breaker");
-    section.number("failure_ratio", 0.0..=1.0);
-    section.integer("min_events", 1..=1_000_000);
-    section.integer("consecutive", 1..=1_000_000);
-    section.duration("window", MS..=DAY);
-    section.duration("open_for", MS..=DAY);
-    section.integer("probes", 1..=10_000);
-    section.finish();
-    refuse(consumer, "circuit_breaker", "circuit breaker");
 }
 
 fn deploy(consumer: &mut Section<'_>) {

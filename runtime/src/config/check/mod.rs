@@ -7,6 +7,7 @@
 //! A check that fails reports and goes on with a default, so that one run finds everything.
 
 mod admin;
+mod breaker;
 mod broker;
 mod budget;
 mod config;

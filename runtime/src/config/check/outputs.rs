@@ -7,7 +7,7 @@ use super::super::problem::{Place, Problem};
 use super::super::resolved::{DeadLetter, Output};
 use super::super::section::Section;
 use super::super::written::{Entry, Text, Value};
-use super::{later, names};
+use super::names;
 
 /// Checks the outputs; the places are those of their topics.
 pub fn outputs(consumer: &mut Section<'_>) -> (Vec<Output>, Vec<Place>) {
@@ -111,7 +111,7 @@ pub fn dead_letter(consumer: &mut Section<'_>) -> (Option<DeadLetter>, Place) {
     }
     let mut section = consumer.section("dead_letter");
     let topic = section.text("topic");
-    later::dead_letter(&mut section);
+    let max_ratio = section.number("max_ratio", 0.0..=1.0);
     if !section.has("topic") && is_table(consumer) {
         section.missing(
             "topic",
@@ -126,6 +126,7 @@ pub fn dead_letter(consumer: &mut Section<'_>) -> (Option<DeadLetter>, Place) {
     let valid = names::own_topic(consumer.checks(), "`dead_letter.topic`", topic, &node.place);
     let dead_letter = valid.then(|| DeadLetter {
         topic: topic.into(),
+        max_ratio,
     });
     (dead_letter, node.place.clone())
 }

@@ -47,11 +47,11 @@ pub struct Consumer {
     pub limits: Option<Limits>,
     /// How a failed event is tried again.
     pub retry: Option<Retry>,
-    /// Not supported by this version. When the plugin is left alone for a while.
-    pub circuit_breaker: Option<CircuitBreaker>,
+    /// When the plugin is left alone for a while; `false` turns it off.
+    pub circuit_breaker: Option<BreakerChoice>,
     /// Where events go that fail for good; without it such an event halts its partition.
     pub dead_letter: Option<DeadLetter>,
-    /// Not supported by this version. The most events a time, such as "5000/s".
+    /// The most events that are given to the plugin, such as "5000/s", "300/m" or "10/h".
     pub rate: Option<String>,
     /// Not supported by this version. How a new plugin is tried before it takes over.
     pub deploy: Option<Deploy>,
@@ -222,21 +222,36 @@ pub struct Retry {
     pub max_age: Option<Duration>,
 }
 
-/// Not supported by this version. When the plugin is left alone for a while.
+/// When the plugin is left alone for a while.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum BreakerChoice {
+    Breaker(CircuitBreaker),
+    /// `false` turns it off.
+    On(Or<bool>),
+}
+
+/// When the plugin is left alone for a while.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct CircuitBreaker {
-    /// Opens when this part of the attempts in the window failed.
+    /// Opens when this part of the outcomes in the window failed.
+    #[schemars(extend("minimum" = 0.01, "maximum" = 1), extend("default" = 0.5))]
     pub failure_ratio: Option<Or<f64>>,
-    /// The fewest events in the window to judge by.
+    /// The fewest outcomes in the window to judge the ratio by.
+    #[schemars(extend("minimum" = 1, "maximum" = 1_000_000), extend("default" = 20))]
     pub min_events: Option<Or<u32>>,
     /// Opens after so many failures in a row.
+    #[schemars(extend("minimum" = 1, "maximum" = 1_000_000), extend("default" = 3))]
     pub consecutive: Option<Or<u32>>,
-    /// How far back failures count.
+    /// How far back outcomes count.
+    #[schemars(extend("default" = "10s"))]
     pub window: Option<Duration>,
-    /// How long it stays open before a probe.
+    /// How long it stays open before a probe, unless the plugin names a time.
+    #[schemars(extend("default" = "5s"))]
     pub open_for: Option<Duration>,
-    /// Events that must succeed before it closes.
+    /// Single events that are tried at once, and that must succeed before it closes.
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000), extend("default" = 3))]
     pub probes: Option<Or<u32>>,
 }
 
@@ -246,7 +261,8 @@ pub struct CircuitBreaker {
 pub struct DeadLetter {
     /// The topic of the dead letters.
     pub topic: String,
-    /// Not supported by this version. The consumer stops when more than this part fails for good.
+    /// The consumer stops when more than this part of its events fails for good.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub max_ratio: Option<Or<f64>>,
 }
 

@@ -76,12 +76,17 @@ impl Answer {
     }
 
     pub fn fail(&mut self, event: u32, remedy: u32) {
+        self.fail_for(event, remedy, 0);
+    }
+
+    /// A failure that lasts for so many milliseconds.
+    pub fn fail_for(&mut self, event: u32, remedy: u32, after_ms: u32) {
         let code = self.bytes(b"told-to");
         let reason = self.bytes("the event asked for it".as_bytes());
         self.0.failures.push(Failure {
             event,
             remedy,
-            after_ms: 0,
+            after_ms,
             code,
             reason,
         });

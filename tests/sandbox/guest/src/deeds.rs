@@ -50,6 +50,17 @@ pub fn act(answer: &mut Answer, index: u32, command: &str, call: Call) {
         "halt" => stop(answer, index, 4),
         "retry-until" if call.attempt < number(rest) => answer.fail(index, 2),
         "unavailable-until-call" if call.number < number(rest) => stop(answer, index, 3),
+        "retry-until-call" if call.number < number(rest) => answer.fail(index, 2),
+        // The call, and the milliseconds that the plugin names.
+        "unavailable-for" => {
+            let (until, after_ms) = rest.split_once(' ').unwrap_or((rest, ""));
+            if call.number < number(until) {
+                answer.fail_for(index, 3, number(after_ms));
+                answer.0.handled = index;
+            } else {
+                answer.forward(index);
+            }
+        }
         "busy" => {
             busy(Duration::from_millis(number(rest).into()));
             answer.forward(index);
