@@ -151,15 +151,17 @@ impl Broker for KafkaBroker {
             source: Box::new(KafkaSource {
                 outbox: outbox.clone(),
                 mailbox: mailbox.clone(),
+                ends: ends.clone(),
             }),
             control: Arc::new(KafkaControl {
                 outbox,
                 mailbox: mailbox.clone(),
-                ends,
+                ends: ends.clone(),
             }),
             sink: Arc::new(KafkaSink {
                 producer,
                 transactor,
+                ends,
                 mailbox,
             }),
         })

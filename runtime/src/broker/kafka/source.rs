@@ -1,5 +1,6 @@
 //! The handles of a session: what the runtime holds, while the poll thread does the work.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use super::transactions::Transactor;
 use crate::broker::outbox::Outbox;
 use crate::broker::wake::Wake;
 use crate::broker::{
-    Commit, CommitError, Control, PublishError, Sink, Source, SourceEvent, TransactError,
+    Assignment, Commit, CommitError, Control, PublishError, Sink, Source, SourceEvent,
+    TransactError,
 };
 use crate::event::TopicPartition;
 use crate::records::Records;
@@ -82,6 +84,8 @@ pub(super) struct Ends {
     /// Taken away before the client is closed: its last reference must go on the poll thread.
     member: Mutex<Option<Arc<Member>>>,
     partitions: Mutex<Vec<(TopicPartition, Arc<End>)>>,
+    /// The assignments that the runtime has heard of, each by its end.
+    heard: Mutex<HashMap<TopicPartition, Arc<End>>>,
 }
 
 impl Ends {
@@ -89,7 +93,32 @@ impl Ends {
         Self {
             member: Mutex::new(Some(member)),
             partitions: Mutex::default(),
+            heard: Mutex::default(),
         }
+    }
+
+    /// The runtime hears that these partitions are its own: what it makes of them from now on belongs
+    /// to this assignment and not to one before.
+    fn hear(&self, assignments: &[Assignment]) {
+        let owned = self.partitions.lock();
+        let mut heard = self.heard.lock();
+        for Assignment { partition, .. } in assignments {
+            if let Some((_, end)) = owned.iter().find(|(known, _)| known == partition) {
+                heard.insert(partition.clone(), end.clone());
+            }
+        }
+    }
+
+    /// The assignments of these partitions as the runtime knows them now; `None` where it never heard
+    /// of one.
+    fn heard<'a>(
+        &self,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+    ) -> Option<Vec<(TopicPartition, Arc<End>)>> {
+        let heard = self.heard.lock();
+        partitions
+            .map(|partition| Some((partition.clone(), heard.get(partition)?.clone())))
+            .collect()
     }
 
     pub(super) fn set(&self, partitions: Vec<(TopicPartition, Arc<End>)>) {
@@ -106,16 +135,21 @@ impl Ends {
         self.member.lock().clone()
     }
 
-    /// Looks at the member while none of these partitions can be given up; `None` where one is not
-    /// ours.
-    pub(super) fn while_ours<'a, T>(
+    /// Looks at the member while none of these assignments can be given up; `None` where one is over.
+    /// A partition that was lost and came back is another assignment: its events are read again.
+    pub(super) fn while_ours<T>(
         &self,
-        mut partitions: impl Iterator<Item = &'a TopicPartition>,
+        assignments: &[(TopicPartition, Arc<End>)],
         look: impl FnOnce(&Member) -> T,
     ) -> Option<T> {
         let member = self.member()?;
         let owned = self.partitions.lock();
-        let ours = partitions.all(|partition| owned.iter().any(|(known, _)| known == partition));
+        let ours = assignments.iter().all(|(partition, end)| {
+            let same = |(known, at): &(TopicPartition, Arc<End>)| {
+                known == partition && Arc::ptr_eq(at, end)
+            };
+            owned.iter().any(same)
+        });
         ours.then(|| look(&member))
     }
 
@@ -139,11 +173,19 @@ impl Ends {
 pub(super) struct KafkaSource {
     pub(super) outbox: Arc<Outbox>,
     pub(super) mailbox: Arc<Mailbox>,
+    pub(super) ends: Arc<Ends>,
 }
 
 impl Source for KafkaSource {
     fn next(&mut self) -> BoxFuture<'_, SourceEvent> {
-        self.outbox.next().boxed()
+        async {
+            let event = self.outbox.next().await;
+            if let SourceEvent::Assigned(assignments) = &event {
+                self.ends.hear(assignments);
+            }
+            event
+        }
+        .boxed()
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
@@ -200,6 +242,7 @@ pub(super) struct KafkaSink {
     pub(super) producer: Producer,
     /// Of a transactional subscription.
     pub(super) transactor: Option<Transactor>,
+    pub(super) ends: Arc<Ends>,
     pub(super) mailbox: Arc<Mailbox>,
 }
 
@@ -225,7 +268,16 @@ impl Sink for KafkaSink {
         commits: Vec<Commit>,
     ) -> BoxFuture<'static, Result<(), TransactError>> {
         match &self.transactor {
-            Some(transactor) => transactor.transact(records, commits),
+            Some(transactor) => {
+                let partitions = commits.iter().map(|commit| &commit.partition);
+                match self.ends.heard(partitions) {
+                    Some(assignments) => transactor.transact(records, commits, assignments),
+                    None => {
+                        let reason = "a partition of it is not assigned".to_owned();
+                        std::future::ready(Err(TransactError::Aborted(reason))).boxed()
+                    }
+                }
+            }
             None => {
                 let reason = "this subscription has no transactions".to_owned();
                 std::future::ready(Err(TransactError::Aborted(reason))).boxed()

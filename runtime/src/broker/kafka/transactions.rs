@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use super::client::Listener;
 use super::errors::{Fault, fault, publish_error};
+use super::partitions::End;
 use super::positions;
 use super::raw::{self, GroupMetadata, Writer};
 use super::source::Ends;
@@ -55,6 +56,8 @@ pub(super) struct Transactor {
 struct Job {
     records: Vec<Arc<Records>>,
     commits: Vec<Commit>,
+    /// To which assignments of their partitions the commits belong.
+    assignments: Vec<(TopicPartition, Arc<End>)>,
     reply: oneshot::Sender<Result<(), TransactError>>,
 }
 
@@ -90,11 +93,13 @@ impl Transactor {
         &self,
         records: Vec<Arc<Records>>,
         commits: Vec<Commit>,
+        assignments: Vec<(TopicPartition, Arc<End>)>,
     ) -> BoxFuture<'static, Result<(), TransactError>> {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             records,
             commits,
+            assignments,
             reply,
         };
         // A refused job is dropped with its reply, which the answer below then shows.
@@ -200,7 +205,7 @@ impl TransactorThread {
                 Err(Ended::InDoubt("the commit took long".to_owned()))
             }
             Ok(()) => Ok(()),
-            Err(failure) if failure.abortable => Err(Ended::Aborted(failure.to_string())),
+            // Whatever librdkafka says of it: the request may have reached the coordinator.
             Err(failure) => Err(Ended::InDoubt(failure.to_string())),
         }
     }
@@ -397,9 +402,10 @@ fn send_offsets(writer: &Writer, job: &Job, ends: &Ends) -> Result<(), Ended> {
     let list = raw::offsets_to_commit(job.commits.iter());
     let deadline = Instant::now() + CALL_WAIT;
     loop {
-        let partitions = job.commits.iter().map(|commit| &commit.partition);
         let group = ends
-            .while_ours(partitions, |member| GroupMetadata::of(member.client()))
+            .while_ours(&job.assignments, |member| {
+                GroupMetadata::of(member.client())
+            })
             .flatten();
         let Some(group) = group else {
             return Err(Ended::Aborted(

@@ -16,8 +16,6 @@ pub(in crate::broker::kafka) struct Failure {
     text: String,
     /// The same call may be made again.
     pub(in crate::broker::kafka) retriable: bool,
-    /// The transaction must be aborted, and then another may begin.
-    pub(in crate::broker::kafka) abortable: bool,
 }
 
 impl std::fmt::Display for Failure {
@@ -126,7 +124,6 @@ unsafe fn result(error: *mut sys::rd_kafka_error_t) -> Result<(), Failure> {
                 .to_string_lossy()
                 .into_owned(),
             retriable: sys::rd_kafka_error_is_retriable(error) != 0,
-            abortable: sys::rd_kafka_error_txn_requires_abort(error) != 0,
         };
         sys::rd_kafka_error_destroy(error);
         Err(failure)
