@@ -21,7 +21,7 @@ RECORD ?=
 # Seeds of the simulation: `make sim SEEDS=100000`.
 SEEDS ?= 20000
 
-.PHONY: help setup plugins build run test sim lint bench clean
+.PHONY: help setup plugins build run test sim faults lint bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -59,6 +59,10 @@ test: lint plugins ## every test; those against a real Kafka where Java 17 and M
 
 sim: setup ## more seeds of the simulation (SEEDS=)
 	SEEDS=$(SEEDS) $(CARGO) test -p millstream-sim --test seeds
+
+faults: plugins ## the long tests of faults, against a real Kafka
+	$(CARGO) build --workspace --bins --tests
+	MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test -p millstream-kafka-tests -- --ignored
 
 bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench

@@ -238,7 +238,16 @@ impl TransactorThread {
 
     /// Ends the open transaction without effect; a producer that cannot is replaced by one that does.
     fn abort(&mut self) {
-        let Some(writer) = &self.writer else { return };
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
+        writer.deliveries(|_| {});
+        if writer.outstanding() > 0 {
+            // It would wait for reports that only this thread takes. The registration of the next
+            // producer aborts as well.
+            self.discard();
+            return;
+        }
         if let Err(failure) = writer.abort_transaction(CALL_WAIT) {
             tracing::debug!(
                 consumer = &*self.listener.owner,
@@ -255,7 +264,10 @@ impl TransactorThread {
             code,
             alone,
         } = *undelivered;
-        let records = &job.records[batch];
+        let records = job.records.get(batch);
+        let Some(records) = records.filter(|records| index < records.len()) else {
+            return TransactError::Aborted(code.to_string());
+        };
         let error = publish_error(index, records.get(index).topic(), code);
         match fault(code) {
             Fault::Passing => TransactError::Aborted(error.to_string()),

@@ -84,6 +84,7 @@ fn killed_runtimes_lose_and_repeat_nothing() -> Result<()> {
 /// A commit whose answer the broker's end cut off is in doubt: taken for aborted it would repeat its
 /// events, taken for done it would lose them.
 #[test]
+#[ignore = "a fault test of minutes: make faults"]
 fn a_broker_that_crashes_in_the_middle_of_transactions_leaves_none_in_doubt() -> Result<()> {
     let Some(mut node) = kafka::own() else {
         return Ok(());
