@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::event::EventView;
+
 use xxhash_rust::xxh3::Xxh3;
 
 /// Records to write, in order.
@@ -49,6 +51,19 @@ pub struct NewRecord<'a> {
     /// The caller's own number, handed back by [`RecordView::tag`]: the source event's offset for
     /// derived events and dead letters.
     pub tag: u64,
+}
+
+impl<'a> NewRecord<'a> {
+    /// An event as it is, without its headers; its key decides the partition.
+    pub fn copy_of(event: &EventView<'a>) -> Self {
+        Self {
+            key: event.key(),
+            value: event.value(),
+            partition: None,
+            timestamp_ms: Some(event.timestamp_ms()),
+            tag: event.offset(),
+        }
+    }
 }
 
 impl Records {

@@ -90,16 +90,7 @@ pub fn push(
     replayed: bool,
     failure: &Failure,
 ) {
-    records.push(
-        topic,
-        NewRecord {
-            key: event.key(),
-            value: event.value(),
-            partition: None,
-            timestamp_ms: Some(event.timestamp_ms()),
-            tag: event.offset(),
-        },
-    );
+    records.push(topic, NewRecord::copy_of(event));
     let mut count = 0u32;
     for (name, value) in event.headers() {
         if name == b"millstream-dlq-count" {

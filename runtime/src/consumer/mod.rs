@@ -1,11 +1,12 @@
 //! The path of an event, from the broker through a plugin and back.
 //!
 //! ```text
-//!  Source ─▶ intake ─▶ partition ─▶ lane ─▶ call ─▶ assemble ─▶ writer ─▶ positions ─▶ Sink
-//!  blocks    permits   its lanes    batch   plugin  unit        in order  settled
-//!            filter    its valve    holds           derive,
-//!                                                   dead_letter
+//!  Source ─▶ intake ─▶ partition ─▶ lane ─▶ guard ─▶ call ─▶ assemble ─▶ outlet ─▶ positions ─▶ Sink
+//!  blocks    permits   its lanes    batch   breaker  plugin  unit        writer or  settled
+//!            filter    its valve    holds   rate             derive,     transactions
+//!                                           claims           dead_letter
 //! ```
+//! At most once, [`claims`] commits the position between guard and call.
 //!
 //! One task a consumer owns all of it ([`runner`]), so nothing here is locked; calls into plugins
 //! run beside it. Completions are handled before admissions.

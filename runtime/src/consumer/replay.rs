@@ -58,16 +58,7 @@ impl Origin {
 /// Appends the event of a dead letter for the replay topic `topic`. `event` is the dead letter
 /// itself, `letter` what its headers say.
 pub fn push(records: &mut Records, topic: &Arc<str>, event: &EventView<'_>, letter: &Letter) {
-    records.push(
-        topic,
-        NewRecord {
-            key: event.key(),
-            value: event.value(),
-            partition: None,
-            timestamp_ms: Some(event.timestamp_ms()),
-            tag: event.offset(),
-        },
-    );
+    records.push(topic, NewRecord::copy_of(event));
     for (name, value) in event.headers() {
         let ours = name.starts_with(dead_letter::PREFIX.as_bytes())
             || name.starts_with(PREFIX.as_bytes())

@@ -88,8 +88,15 @@ impl Transactions {
         self.queued_bytes += unit.records.bytes();
         self.waits.add(cost(&unit));
         self.waiting.push_back(unit);
-        let at = Instant::now() + self.cadence.interval;
-        self.due.get_or_insert(at);
+        let now = Instant::now();
+        let enough =
+            self.waits.events >= self.enough.events || self.waits.bytes >= self.enough.bytes;
+        let at = if enough {
+            now
+        } else {
+            now + self.cadence.interval
+        };
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// Bytes of the records that are not known to be written.
@@ -117,9 +124,6 @@ impl Transactions {
             return None;
         }
         let due = self.due?;
-        let enough =
-            self.waits.events >= self.enough.events || self.waits.bytes >= self.enough.bytes;
-        let due = if enough { Instant::now().min(due) } else { due };
         Some(self.not_before.map_or(due, |at| at.max(due)))
     }
 

@@ -46,6 +46,19 @@ struct Owned {
     told_end: bool,
 }
 
+impl Member {
+    /// The assignments to which commits that are made now belong.
+    fn assignments_of(&self, commits: &[Commit]) -> Vec<u64> {
+        let owned = self.owned.lock();
+        let of = |commit: &Commit| {
+            owned
+                .get(&commit.partition.partition)
+                .map_or(0, |o| o.assignment)
+        };
+        commits.iter().map(of).collect()
+    }
+}
+
 /// A membership in `world`; `incarnation` tells it from those before a crash.
 pub fn join(world: SharedWorld, seed: u64, incarnation: u64, hostility: Hostility) -> Session {
     world.lock().life = incarnation;
@@ -299,15 +312,7 @@ impl Sink for SimSink {
 
     fn commit(&self, commits: Vec<Commit>) -> BoxFuture<'static, Result<(), CommitError>> {
         let member = self.member.clone();
-        let assignments: Vec<u64> = {
-            let owned = member.owned.lock();
-            let of = |commit: &Commit| {
-                owned
-                    .get(&commit.partition.partition)
-                    .map_or(0, |o| o.assignment)
-            };
-            commits.iter().map(of).collect()
-        };
+        let assignments = member.assignments_of(&commits);
         Box::pin(async move {
             let (delay, chance, effect) = {
                 let mut random = member.random.lock();
@@ -338,15 +343,7 @@ impl Sink for SimSink {
         commits: Vec<Commit>,
     ) -> BoxFuture<'static, Result<(), TransactError>> {
         let member = self.member.clone();
-        let assignments: Vec<u64> = {
-            let owned = member.owned.lock();
-            let of = |commit: &Commit| {
-                owned
-                    .get(&commit.partition.partition)
-                    .map_or(0, |o| o.assignment)
-            };
-            commits.iter().map(of).collect()
-        };
+        let assignments = member.assignments_of(&commits);
         // It goes on when nobody waits for it any more, as a request on its way does.
         let (answer, answered) = oneshot::channel();
         tokio::spawn(async move {

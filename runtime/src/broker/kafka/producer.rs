@@ -391,12 +391,7 @@ impl ProducerThread {
             }
         }
         if let Some(writer) = self.writer.take() {
-            let ended = std::thread::Builder::new()
-                .name("kafka-out-end".to_owned())
-                .spawn(move || drop(writer));
-            if let Err(error) = ended {
-                tracing::warn!("ending a Kafka producer: {error}");
-            }
+            writer.discard();
         }
     }
 }

@@ -320,15 +320,10 @@ impl TransactorThread {
         Err(TransactError::Aborted(reason))
     }
 
-    /// Throws the producer away; that can take long, so it is left to a thread of its own.
+    /// Throws the producer away.
     fn discard(&mut self) {
         if let Some(writer) = self.writer.take() {
-            let ended = std::thread::Builder::new()
-                .name("kafka-tx-end".to_owned())
-                .spawn(move || drop(writer));
-            if let Err(error) = ended {
-                tracing::warn!("ending a Kafka producer: {error}");
-            }
+            writer.discard();
         }
     }
 }

@@ -175,6 +175,17 @@ impl Writer {
         unsafe { sys::rd_kafka_flush(self.client.native_ptr(), 1) };
     }
 
+    /// Throws the client away with what it holds. That can take long, or for ever, so it is left to
+    /// a thread of its own.
+    pub(in crate::broker::kafka) fn discard(self) {
+        let ended = std::thread::Builder::new()
+            .name("kafka-out-end".to_owned())
+            .spawn(move || drop(self));
+        if let Err(error) = ended {
+            tracing::warn!("ending a Kafka producer: {error}");
+        }
+    }
+
     /// How many records are not reported yet.
     pub(in crate::broker::kafka) fn outstanding(&self) -> usize {
         self.outstanding
