@@ -44,10 +44,12 @@ fn filtered(number: usize) -> bool {
 fn consumed_is_settled_and_in_flight_in_every_scrape() {
     let mut text = setting::topic("in", 4);
     for ordering in ["partition", "key", "none"] {
+        // Without the breaker, which would hold events that fail for good at the head of every
+        // partition at once.
         let more = format!(
             "ordering = \"{ordering}\"\nfilter = {{ key = [\"!other\"] }}\n\
              retry = {{ max_attempts = 2, initial = \"5ms\", max = \"10ms\" }}\n\
-             limits = {{ memory = \"32MiB\" }}\ndead_letter = {{ topic = \"dlq-{ordering}\" }}\n"
+             circuit_breaker = false\nlimits = {{ memory = \"32MiB\" }}\ndead_letter = {{ topic = \"dlq-{ordering}\" }}\n"
         );
         let consumer = setting::hostile_consumer(ordering, "in", &more).unwrap();
         text += &consumer.replace("\"derived\"", &format!("\"derived-{ordering}\""));
