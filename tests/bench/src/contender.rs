@@ -19,8 +19,12 @@ pub enum Contender {
     Bound,
     /// The release build of the runtime (or what `MILLSTREAM_BIN` names), with the query as a plugin.
     Millstream,
+    /// The same without a circuit breaker: what a closed one costs.
+    NoBreaker,
     /// The same with `delivery = "exactly-once"`.
     ExactlyOnce,
+    /// The same with a larger budget of events in flight: a transaction holds what it settles.
+    ExactlyOnceWide,
 }
 
 /// What a contender works on.
@@ -43,7 +47,9 @@ impl Contender {
         match self {
             Self::Bound => "bound",
             Self::Millstream => "millstream",
+            Self::NoBreaker => "no-breaker",
             Self::ExactlyOnce => "exactly-once",
+            Self::ExactlyOnceWide => "exactly-once-wide",
         }
     }
 
@@ -72,11 +78,25 @@ impl Contender {
     /// # Errors
     /// Its configuration cannot be written, or it cannot be started.
     pub fn start(self, job: &Job<'_>) -> Result<Guarded> {
-        let (program, arguments) = match self {
+        self.launch(job, &["--until-idle"])
+    }
+
+    /// Starts it to work until it is ended; the bound cannot.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn serve(self, job: &Job<'_>) -> Result<Guarded> {
+        self.launch(job, &[])
+    }
+
+    fn launch(self, job: &Job<'_>, options: &[&str]) -> Result<Guarded> {
+        let (program, mut arguments) = match self {
             Self::Bound => (std::env::current_exe()?, bound(job)),
-            Self::Millstream => (binary(), millstream(job, "at-least-once")?),
-            Self::ExactlyOnce => (binary(), millstream(job, "exactly-once")?),
+            _ => (binary(), millstream(job, self.settings())?),
         };
+        if self != Self::Bound {
+            arguments.extend(options.iter().map(OsString::from));
+        }
         let log = self.log(job.folder);
         Guarded::start(&Plan {
             program: program.as_os_str(),
@@ -87,6 +107,18 @@ impl Contender {
             stderr: Some(&log),
             remove: None,
         })
+    }
+
+    /// What it sets beyond names: what a user gets is what is measured.
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Bound | Self::Millstream => "",
+            Self::NoBreaker => "circuit_breaker = false",
+            Self::ExactlyOnce => "delivery = \"exactly-once\"",
+            Self::ExactlyOnceWide => {
+                "delivery = \"exactly-once\"\nin_flight = { max_events = 50000 }"
+            }
+        }
     }
 
     /// Where its words go.
@@ -131,15 +163,14 @@ fn bound(job: &Job<'_>) -> Vec<OsString> {
     .to_vec()
 }
 
-fn millstream(job: &Job<'_>, delivery: &str) -> Result<Vec<OsString>> {
-    let config = configuration(job, delivery, free_port()?, &plugin(job.query));
+fn millstream(job: &Job<'_>, settings: &str) -> Result<Vec<OsString>> {
+    let config = configuration(job, settings, free_port()?, &plugin(job.query));
     let file = job.folder.join(format!("{}.toml", job.query.name()));
     std::fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(vec!["run".into(), file.into(), "--until-idle".into()])
+    Ok(vec!["run".into(), file.into()])
 }
 
-/// The defaults, but for names and the guarantee: what a user gets is what is measured.
-fn configuration(job: &Job<'_>, delivery: &str, admin: u16, plugin: &Path) -> String {
+fn configuration(job: &Job<'_>, settings: &str, admin: u16, plugin: &Path) -> String {
     let text = |text: &str| serde_json::Value::from(text).to_string();
     format!(
         r#"[runtime]
@@ -161,7 +192,7 @@ group = {group}
 plugin = {plugin}
 topics = [{input}]
 start = "beginning"
-delivery = "{delivery}"
+{settings}
 outputs = {{ default = {output} }}
 "#,
         bootstrap = text(job.bootstrap),

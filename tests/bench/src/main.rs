@@ -10,6 +10,7 @@ mod bid;
 mod bound;
 mod contender;
 mod deliveries;
+mod latency;
 mod librdkafka;
 mod measure;
 mod query;
@@ -53,6 +54,12 @@ struct Arguments {
         default_value = "bound,millstream,exactly-once"
     )]
     contenders: Vec<Contender>,
+    /// Measure the time from produce to derived event instead, at so many events a second.
+    #[arg(long, value_name = "EVENTS_A_SECOND")]
+    latency: Option<u32>,
+    /// For how long, with --latency.
+    #[arg(long, default_value_t = 20)]
+    seconds: u32,
     /// Keep the figures as tests/bench/results/NAME.json and put them into tests/bench/README.md.
     #[arg(long, value_name = "NAME")]
     record: Option<String>,
@@ -67,9 +74,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
-        Some(Command::Bound(task)) => bound::run(task),
-        None => compare(&arguments),
+    let result = match (&arguments.command, arguments.latency) {
+        (Some(Command::Bound(task)), _) => bound::run(task),
+        (None, Some(rate)) => delays(&arguments, rate),
+        (None, None) => compare(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,11 +93,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
         contender.check(&arguments.queries)?;
     }
     let bids = || Bids::new(arguments.seed, arguments.events);
-    let node = KafkaNode::start_with(Options {
-        heap: 1024,
-        quick: false,
-        properties: vec!["log.segment.bytes=268435456".to_owned()],
-    })?;
+    let node = kafka_node()?;
     let kafka = node.tools();
     let broker = node.id().context("Kafka is not running")?;
     kafka.create_topic("bids", PARTITIONS)?;
@@ -155,6 +159,50 @@ fn compare(arguments: &Arguments) -> Result<()> {
         report.record(&bench.join("README.md"), &circumstances, &table)?;
     }
     Ok(())
+}
+
+/// Prints how long events take at a steady rate, straight through Kafka and through each contender.
+fn delays(arguments: &Arguments, rate: u32) -> Result<()> {
+    let node = kafka_node()?;
+    let folder = tempfile_folder()?;
+    println!(
+        "{rate} events/s for {} s, one q0 consumer; milliseconds from produce to reader\n\n\
+         | contender | p50 | p99 | p99.9 | max |\n| --- | ---: | ---: | ---: | ---: |",
+        arguments.seconds
+    );
+    for run in 0..arguments.runs {
+        let contenders = arguments.contenders.iter().copied();
+        let through = contenders.filter(|contender| *contender != Contender::Bound);
+        for contender in [None].into_iter().chain(through.map(Some)) {
+            let name = contender.map_or("straight", Contender::name);
+            let plan = latency::Plan {
+                contender,
+                topic: format!("{name}-{run}"),
+                partitions: PARTITIONS,
+                rate,
+                seconds: arguments.seconds,
+                seed: arguments.seed,
+                folder: folder.path(),
+            };
+            let delays = latency::measure(node.tools(), node.bootstrap(), &plan)?;
+            println!(
+                "| {name} | {} | {} | {} | {} |",
+                delays.at(0.5),
+                delays.at(0.99),
+                delays.at(0.999),
+                delays.at(1.0)
+            );
+        }
+    }
+    Ok(())
+}
+
+fn kafka_node() -> Result<KafkaNode> {
+    KafkaNode::start_with(Options {
+        heap: 1024,
+        quick: false,
+        properties: vec!["log.segment.bytes=268435456".to_owned()],
+    })
 }
 
 fn tempfile_folder() -> Result<tempfile::TempDir> {
