@@ -180,6 +180,18 @@ pub trait Sink: Send + Sync {
         records: Vec<Arc<Records>>,
         commits: Vec<Commit>,
     ) -> BoxFuture<'static, Result<(), TransactError>>;
+
+    /// Says that the next transaction will begin with what was staged since the last one and then
+    /// have these records: they may be written into it already. To be followed soon by
+    /// [`Self::transact`] or [`Self::unstage`]. False where there is no room, and nothing more is to
+    /// be staged before there is.
+    fn stage(&self, records: &Arc<Records>) -> bool {
+        let _ = records;
+        true
+    }
+
+    /// Takes back what was staged since the last transaction.
+    fn unstage(&self) {}
 }
 
 /// A partition's new position.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! units ─▶ waiting ──interval, or enough──▶ one transaction ─▶ committed: settle, the next one
-//!             ▲                                   │ aborted, or a record refused
+//!             ▲ └─ staged: written already ─▶     │ aborted, or a record refused
 //!             └────── in front, in order ◀────────┘
 //! ```
 //! A unit is kept until the outcome of its transaction is known; whether one that was in doubt took
@@ -23,14 +23,20 @@ use crate::decide::admission::Load;
 use crate::event::TopicPartition;
 use crate::mutation::{self, Mutation};
 
+/// The longest interval that a transaction is open for while it gathers units; the broker ends one
+/// after 15 s.
+const STAGED_FOR: Duration = Duration::from_secs(5);
+
 /// See the module's picture.
 pub struct Transactions {
     sink: Arc<dyn Sink>,
     cadence: CommitCadence,
-    /// With so much waiting a transaction begins before its interval is over: a larger share of the
-    /// budget would leave the plugin idle.
+    /// With so much waiting a transaction is committed before its interval is over: the rest of the
+    /// budget is what the plugin works on meanwhile.
     enough: Load,
     waiting: VecDeque<Unit>,
+    /// How many of the first of them the broker may be writing into the next transaction.
+    staged: usize,
     waits: Load,
     /// When what waits is committed.
     due: Option<Instant>,
@@ -64,10 +70,11 @@ impl Transactions {
             sink,
             cadence,
             enough: Load {
-                events: (in_flight.max_events / 4).min(cadence.max_events).max(1),
-                bytes: (in_flight.max_bytes / 4).max(1),
+                events: (in_flight.max_events / 2).min(cadence.max_events).max(1),
+                bytes: (in_flight.max_bytes / 2).max(1),
             },
             waiting: VecDeque::new(),
+            staged: 0,
             waits: Load::default(),
             due: None,
             running: None,
@@ -97,6 +104,30 @@ impl Transactions {
             now + self.cadence.interval
         };
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
+        self.stage(now);
+    }
+
+    /// Has the units that wait written already. Not where their transaction would be open for long:
+    /// readers wait for its end.
+    fn stage(&mut self, now: Instant) {
+        if self.cadence.interval > STAGED_FOR
+            || self.culprit.is_some()
+            || self.not_before.is_some_and(|at| at > now)
+        {
+            return;
+        }
+        while let Some(unit) = self.waiting.get(self.staged) {
+            if !unit.records.is_empty() && !self.sink.stage(&unit.records) {
+                return;
+            }
+            self.staged += 1;
+        }
+    }
+
+    fn unstage(&mut self) {
+        if std::mem::take(&mut self.staged) > 0 {
+            self.sink.unstage();
+        }
     }
 
     /// Bytes of the records that are not known to be written.
@@ -137,6 +168,7 @@ impl Transactions {
     /// The units of the next transaction; [`Self::begin`] must follow.
     pub fn take(&mut self) -> Vec<Unit> {
         self.due = None;
+        self.staged = 0;
         self.waits = Load::default();
         self.waiting.drain(..).collect()
     }
@@ -206,6 +238,7 @@ impl Transactions {
 
     /// Puts the units back, in front of those that came meanwhile.
     fn failed(&mut self, units: Vec<Unit>, error: TransactError) {
+        self.unstage();
         if let TransactError::Refused { batch, error } = error {
             let refused = units
                 .iter()
@@ -250,6 +283,7 @@ impl Transactions {
         let (ours, gone) = waiting.into_iter().partition::<Vec<_>, _>(is_ours);
         self.waiting = ours.into();
         if !gone.is_empty() {
+            self.unstage();
             // The index may have moved; the broker says again what it refuses.
             self.culprit = None;
             self.count_anew();

@@ -130,7 +130,8 @@ impl Settings {
     /// A writer of transactions. Readers wait for `transaction.timeout.ms` after a kill, unless a
     /// runtime of the same instance comes first.
     pub(super) fn transactional(&self, group: &str) -> ClientConfig {
-        let mut config = self.producer();
+        // A coordinator that still ends the transaction before says so to the next one's positions.
+        let mut config = self.with_defaults(&[("retry.backoff.ms", "5")]).producer();
         let instance = match &self.instance {
             Some(instance) => instance.clone(),
             None => uuid::Uuid::new_v4().to_string(),

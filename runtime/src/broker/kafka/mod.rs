@@ -19,6 +19,7 @@ mod first_start;
 mod group;
 mod health;
 mod member;
+mod open_transaction;
 mod partitions;
 mod poll_thread;
 mod positions;
@@ -30,6 +31,7 @@ mod rebalance;
 mod source;
 mod topics;
 mod transactions;
+mod transactor;
 mod watch;
 
 use std::sync::Arc;
@@ -51,7 +53,7 @@ use poll_thread::PollThread;
 use producer::{Order, Producer};
 use source::{Ends, KafkaControl, KafkaSink, KafkaSource, Mailbox};
 use topics::KafkaTopics;
-use transactions::Transactor;
+use transactor::Transactor;
 
 /// A Kafka cluster.
 pub struct KafkaBroker {

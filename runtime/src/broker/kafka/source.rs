@@ -15,7 +15,7 @@ use super::member::Member;
 use super::partitions::End;
 use super::producer::Producer;
 use super::raw;
-use super::transactions::Transactor;
+use super::transactor::Transactor;
 use crate::broker::outbox::Outbox;
 use crate::broker::wake::Wake;
 use crate::broker::{
@@ -282,6 +282,17 @@ impl Sink for KafkaSink {
                 let reason = "this subscription has no transactions".to_owned();
                 std::future::ready(Err(TransactError::Aborted(reason))).boxed()
             }
+        }
+    }
+
+    fn stage(&self, records: &Arc<Records>) -> bool {
+        let transactor = self.transactor.as_ref();
+        transactor.is_some_and(|transactor| transactor.stage(records.clone()))
+    }
+
+    fn unstage(&self) {
+        if let Some(transactor) = &self.transactor {
+            transactor.unstage();
         }
     }
 }

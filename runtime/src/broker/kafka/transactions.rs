@@ -1,11 +1,12 @@
 //! Exactly once: a thread with a transactional producer, which makes one transaction at a time.
 //!
 //! ```text
-//! begin ─▶ produce all ─▶ delivered? ─▶ still ours? ─▶ send offsets ─▶ commit ─▶ certain: answer
-//!                            │ no           │ no           │ no          │ in doubt
-//!                            ▼              ▼              ▼             ▼
-//!                          abort ◀──────────┴──────────────┘   new producer of the same id,
-//!                            └─▶ aborted, or a record refused   read what was committed
+//! stage ────▶ open: produce ─┐
+//! transact ─▶ the rest ──────┴▶ still ours? ─▶ send offsets ─▶ delivered? ─▶ commit ─▶ certain: answer
+//!                                  │ no            │ no            │ no         │ in doubt
+//!                                  ▼               ▼               ▼            ▼
+//!                                abort ◀───────────┴───────────────┘   new producer of the same id,
+//!                                  └─▶ aborted, or a record refused    read what was committed
 //! ```
 //! A commit is in doubt after a time-out, a fatal or transport error, or when it took long: librdkafka
 //! sends the request again by itself, and may report the success of a transaction that a delayed
@@ -15,25 +16,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::RDKafkaErrorCode;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::client::Listener;
 use super::errors::{Fault, fault, publish_error};
-use super::partitions::End;
+use super::open_transaction::{OpenTransaction, Undelivered};
 use super::positions;
-use super::raw::{self, GroupMetadata, Writer};
+use super::raw::{self, Failure, GroupMetadata, Writer};
 use super::source::Ends;
-use crate::broker::wake::Wake;
-use crate::broker::{Commit, TransactError};
+use super::transactor::{Inbox, Job, Transaction};
+use crate::broker::TransactError;
 use crate::event::TopicPartition;
 use crate::records::Records;
 
@@ -43,96 +40,30 @@ const CALL_WAIT: Duration = Duration::from_secs(10);
 const DOUBT_AFTER: Duration = Duration::from_secs(2);
 /// How long records may be on their way: a little less than the transaction itself may last.
 const DELIVERY_WAIT: Duration = Duration::from_secs(14);
-/// How often a wait for deliveries looks whether anyone still waits for the answer.
+/// How long an abort waits for reports of what is under way; a producer that waits for more is
+/// replaced.
+const ABORT_WAIT: Duration = Duration::from_secs(1);
+/// How long the thread sleeps at most.
 const TICK: Duration = Duration::from_millis(100);
+/// How long after its own time limit a call to librdkafka is taken to hang.
+const HANG_MARGIN: Duration = Duration::from_secs(2);
 /// How soon a failed look at the committed positions is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The transactional producer of a consumer.
-pub(super) struct Transactor {
-    jobs: SyncSender<Job>,
-}
-
-struct Job {
-    records: Vec<Arc<Records>>,
-    commits: Vec<Commit>,
-    /// To which assignments of their partitions the commits belong.
-    assignments: Vec<(TopicPartition, Arc<End>)>,
-    reply: oneshot::Sender<Result<(), TransactError>>,
-}
-
-impl Transactor {
-    /// Starts the thread; the client itself is made with the first transaction.
-    ///
-    /// # Errors
-    /// Where the system has no thread to give.
-    pub(super) fn start(
-        name: &str,
-        config: ClientConfig,
-        listener: Listener,
-        ends: Arc<Ends>,
-    ) -> std::io::Result<Self> {
-        // One transaction is made at a time.
-        let (jobs, receiver) = sync_channel(1);
-        let thread = TransactorThread {
-            config,
-            listener,
-            ends,
-            wake: Arc::default(),
-            writer: None,
-            one_by_one: false,
-        };
-        std::thread::Builder::new()
-            .name(format!("kafka-tx-{name}"))
-            .spawn(move || thread.run(&receiver))?;
-        Ok(Self { jobs })
-    }
-
-    /// See [`crate::broker::Sink::transact`].
-    pub(super) fn transact(
-        &self,
-        records: Vec<Arc<Records>>,
-        commits: Vec<Commit>,
-        assignments: Vec<(TopicPartition, Arc<End>)>,
-    ) -> BoxFuture<'static, Result<(), TransactError>> {
-        let (reply, answer) = oneshot::channel();
-        let job = Job {
-            records,
-            commits,
-            assignments,
-            reply,
-        };
-        // A refused job is dropped with its reply, which the answer below then shows.
-        drop(self.jobs.try_send(job));
-        async move {
-            answer.await.unwrap_or_else(|_| {
-                Err(TransactError::Aborted(
-                    "another transaction is under way, or the producer is closed".to_owned(),
-                ))
-            })
-        }
-        .boxed()
-    }
-}
-
-struct TransactorThread {
+/// See the module.
+pub(super) struct TransactorThread {
     config: ClientConfig,
     listener: Listener,
     ends: Arc<Ends>,
-    wake: Arc<Wake>,
-    /// Ready to begin a transaction.
+    inbox: Arc<Inbox>,
+    /// Ready to begin a transaction, unless one is open.
     writer: Option<Writer>,
+    open: Option<OpenTransaction>,
+    /// Whether batches are written when they are staged; after a failure all that is left is written
+    /// with the transaction itself.
+    stages: bool,
     /// The broker refused a batch for one of its records: they are written one at a time to find it.
     one_by_one: bool,
-}
-
-/// A record that was not written.
-struct Undelivered {
-    batch: usize,
-    index: usize,
-    code: RDKafkaErrorCode,
-    /// Whether it alone can be at fault.
-    alone: bool,
 }
 
 /// How a transaction ended that is not known to have taken effect.
@@ -144,16 +75,90 @@ enum Ended {
 }
 
 impl TransactorThread {
-    fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
-            let result = self.transact(&job);
-            // The consumer may have ended meanwhile.
-            let _ = job.reply.send(result);
+    /// Has no client yet: it is made with the first transaction.
+    pub(super) fn new(
+        config: ClientConfig,
+        listener: Listener,
+        ends: Arc<Ends>,
+        inbox: Arc<Inbox>,
+    ) -> Self {
+        Self {
+            config,
+            listener,
+            ends,
+            inbox,
+            writer: None,
+            open: None,
+            stages: true,
+            one_by_one: false,
         }
+    }
+
+    /// Works until the inbox is closed.
+    pub(super) fn run(mut self) {
+        while let Ok(job) = self.inbox.next() {
+            match job {
+                Some(Job::Stage(records)) => self.stage(records),
+                Some(Job::Unstage) => self.unstage(),
+                Some(Job::Transact(transaction)) => {
+                    let result = self.transact(&transaction);
+                    self.stages = true;
+                    // The consumer may have ended meanwhile.
+                    let _ = transaction.reply.send(result);
+                }
+                None => {
+                    if let (Some(writer), Some(open)) = (&mut self.writer, &mut self.open) {
+                        open.look(writer);
+                    }
+                    self.inbox.wake.wait(TICK);
+                }
+            }
+        }
+        self.unstage();
         self.discard();
     }
 
-    fn transact(&mut self, job: &Job) -> Result<(), TransactError> {
+    /// Writes a batch into the transaction that will commit it. What cannot be written now is written
+    /// then, and a failure is told then.
+    fn stage(&mut self, records: Arc<Records>) {
+        if !self.stages || self.one_by_one {
+            return;
+        }
+        self.stages = self.begin().is_ok();
+        if let (Some(writer), Some(open)) = (&mut self.writer, &mut self.open) {
+            let deadline = Instant::now() + DELIVERY_WAIT;
+            open.write(writer, &self.inbox.wake, records, false, deadline);
+            open.look(writer);
+            self.stages = open.failed.is_none();
+        }
+    }
+
+    fn unstage(&mut self) {
+        self.abort();
+        self.stages = true;
+    }
+
+    /// Opens a transaction, unless one is open.
+    fn begin(&mut self) -> Result<(), Ended> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        self.prepare()?;
+        let begun = match &self.writer {
+            Some(writer) => writer
+                .begin_transaction()
+                .map_err(|failure| failure.to_string()),
+            None => Err("there is no producer".to_owned()),
+        };
+        if let Err(reason) = begun {
+            self.discard();
+            return Err(Ended::Aborted(reason));
+        }
+        self.open = Some(OpenTransaction::default());
+        Ok(())
+    }
+
+    fn transact(&mut self, job: &Transaction) -> Result<(), TransactError> {
         let ended = match self.attempt(job) {
             Ok(()) => {
                 self.one_by_one = false;
@@ -181,18 +186,32 @@ impl TransactorThread {
         }
     }
 
-    fn attempt(&mut self, job: &Job) -> Result<(), Ended> {
-        self.prepare()?;
-        let Some(writer) = &mut self.writer else {
-            return Err(Ended::Aborted("there is no producer".to_owned()));
-        };
-        writer
-            .begin_transaction()
-            .map_err(|failure| Ended::Aborted(failure.to_string()))?;
-        write(writer, job, &self.wake, self.one_by_one).map_err(Ended::Undelivered)?;
-        if !job.commits.is_empty() {
-            send_offsets(writer, job, &self.ends)?;
+    fn attempt(&mut self, job: &Transaction) -> Result<(), Ended> {
+        if let Some(open) = &self.open
+            && !open.begins(&job.records)
+        {
+            // Of what is staged something is not ours any more: without it, from the start.
+            self.abort();
         }
+        self.begin()?;
+        let wake = self.inbox.wake.clone();
+        let deadline = Instant::now() + DELIVERY_WAIT;
+        let one_by_one = self.one_by_one;
+        let (writer, open) = self.parts()?;
+        for records in &job.records[open.batches()..] {
+            open.write(writer, &wake, records.clone(), one_by_one, deadline);
+        }
+        open.look(writer);
+        if !job.commits.is_empty() && open.failed.is_none() {
+            // While the records are on their way.
+            self.send_offsets(job)?;
+        }
+        let (writer, open) = self.parts()?;
+        open.delivered(writer, deadline)
+            .map_err(Ended::Undelivered)?;
+        let Some(writer) = &self.writer else {
+            return Err(no_producer());
+        };
         let faults = self.listener.faults.load(Ordering::Acquire);
         let begun = Instant::now();
         let committed = writer.commit_transaction(CALL_WAIT);
@@ -204,9 +223,82 @@ impl TransactorThread {
             Ok(()) if begun.elapsed() > DOUBT_AFTER => {
                 Err(Ended::InDoubt("the commit took long".to_owned()))
             }
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.open = None;
+                Ok(())
+            }
             // Whatever librdkafka says of it: the request may have reached the coordinator.
             Err(failure) => Err(Ended::InDoubt(failure.to_string())),
+        }
+    }
+
+    fn parts(&mut self) -> Result<(&mut Writer, &mut OpenTransaction), Ended> {
+        match (&mut self.writer, &mut self.open) {
+            (Some(writer), Some(open)) => Ok((writer, open)),
+            _ => Err(no_producer()),
+        }
+    }
+
+    /// Adds the positions, if all their partitions are still ours: the coordinator checks member and
+    /// generation, but not who has a partition.
+    fn send_offsets(&mut self, job: &Transaction) -> Result<(), Ended> {
+        let deadline = Instant::now() + CALL_WAIT;
+        loop {
+            let group = self.ends.while_ours(&job.assignments, |member| {
+                GroupMetadata::of(member.client())
+            });
+            let Some(group) = group.flatten() else {
+                return Err(Ended::Aborted(
+                    "the group took partitions of it back".to_owned(),
+                ));
+            };
+            match self.send_offsets_as(job, group)? {
+                Ok(()) => return Ok(()),
+                Err(failure) if failure.retriable && Instant::now() < deadline => {
+                    self.inbox.wake.wait(RETRY);
+                }
+                Err(failure) => return Err(Ended::Aborted(failure.to_string())),
+            }
+        }
+    }
+
+    /// Makes the call on a thread of its own, for it can hang: librdkafka forgets a request when the
+    /// group's coordinator moves at the wrong moment. Such a producer is left to its thread; the next
+    /// one of its transactional id ends what it left open.
+    fn send_offsets_as(
+        &mut self,
+        job: &Transaction,
+        group: GroupMetadata,
+    ) -> Result<Result<(), Failure>, Ended> {
+        let Some(writer) = self.writer.take() else {
+            return Err(no_producer());
+        };
+        let list = raw::offsets_to_commit(job.commits.iter());
+        let (answer, answered) = sync_channel(1);
+        let call = move || {
+            let result = writer.send_offsets(&list, &group, CALL_WAIT);
+            // Nobody waits any more: the producer ends here.
+            let _ = answer.send((writer, result));
+        };
+        let made = std::thread::Builder::new()
+            .name("kafka-tx-offsets".to_owned())
+            .spawn(call);
+        let ended = match made {
+            Ok(_) => answered.recv_timeout(CALL_WAIT + HANG_MARGIN).map_err(|_| {
+                "librdkafka does not come back from adding the positions; its producer is replaced"
+                    .to_owned()
+            }),
+            Err(error) => Err(format!("there is no thread to add the positions: {error}")),
+        };
+        match ended {
+            Ok((writer, result)) => {
+                self.writer = Some(writer);
+                Ok(result)
+            }
+            Err(reason) => {
+                self.open = None;
+                Err(Ended::Aborted(reason))
+            }
         }
     }
 
@@ -215,12 +307,17 @@ impl TransactorThread {
         if self.writer.is_some() {
             return Ok(());
         }
-        let writer = Writer::new(&self.config, self.listener.clone(), self.wake.clone(), true)
-            .map_err(|error| {
-                Ended::Aborted(format!(
-                    "the transactional producer cannot be made: {error}"
-                ))
-            })?;
+        let writer = Writer::new(
+            &self.config,
+            self.listener.clone(),
+            self.inbox.wake.clone(),
+            true,
+        )
+        .map_err(|error| {
+            Ended::Aborted(format!(
+                "the transactional producer cannot be made: {error}"
+            ))
+        })?;
         match writer.init_transactions(CALL_WAIT) {
             Ok(()) => {
                 self.writer = Some(writer);
@@ -238,17 +335,15 @@ impl TransactorThread {
 
     /// Ends the open transaction without effect; a producer that cannot is replaced by one that does.
     fn abort(&mut self) {
-        let Some(writer) = &mut self.writer else {
+        let (Some(writer), Some(mut open)) = (&mut self.writer, self.open.take()) else {
             return;
         };
-        writer.deliveries(|_| {});
-        if writer.outstanding() > 0 {
-            // It would wait for reports that only this thread takes. The registration of the next
-            // producer aborts as well.
+        let deadline = Instant::now() + ABORT_WAIT;
+        // Its call waits for reports that only this thread takes. The registration of the next
+        // producer aborts as well.
+        if !open.reported(writer, &self.inbox.wake, deadline) {
             self.discard();
-            return;
-        }
-        if let Err(failure) = writer.abort_transaction(CALL_WAIT) {
+        } else if let Err(failure) = writer.abort_transaction(CALL_WAIT) {
             tracing::debug!(
                 consumer = &*self.listener.owner,
                 "aborting a transaction: {failure}"
@@ -257,7 +352,7 @@ impl TransactorThread {
         }
     }
 
-    fn blame(&mut self, job: &Job, undelivered: &Undelivered) -> TransactError {
+    fn blame(&mut self, job: &Transaction, undelivered: &Undelivered) -> TransactError {
         let Undelivered {
             batch,
             index,
@@ -285,7 +380,7 @@ impl TransactorThread {
     }
 
     /// Finds out what became of a transaction whose commit is in doubt.
-    fn resolve(&mut self, job: &Job, reason: String) -> Result<(), TransactError> {
+    fn resolve(&mut self, job: &Transaction, reason: String) -> Result<(), TransactError> {
         let partitions: Vec<TopicPartition> = job
             .commits
             .iter()
@@ -315,123 +410,20 @@ impl TransactorThread {
                     Err(TransactError::Aborted(reason))
                 };
             }
-            self.wake.wait(RETRY);
+            self.inbox.wake.wait(RETRY);
         }
         Err(TransactError::Aborted(reason))
     }
 
-    /// Throws the producer away.
+    /// Throws the producer away, and with it what is open.
     fn discard(&mut self) {
+        self.open = None;
         if let Some(writer) = self.writer.take() {
             writer.discard();
         }
     }
 }
 
-/// Hands all records over and waits until the broker has them.
-fn write(writer: &mut Writer, job: &Job, wake: &Wake, one_by_one: bool) -> Result<(), Undelivered> {
-    let deadline = Instant::now() + DELIVERY_WAIT;
-    let mut failed: Option<Undelivered> = None;
-    for (batch, records) in job.records.iter().enumerate() {
-        for (index, record) in records.iter().enumerate() {
-            let undelivered = |code, alone| Undelivered {
-                batch,
-                index,
-                code,
-                alone,
-            };
-            loop {
-                match writer.produce(&record, id(batch, index)) {
-                    Ok(()) => break,
-                    Err(RDKafkaErrorCode::QueueFull) => {
-                        wait(writer, wake, &mut failed, one_by_one);
-                    }
-                    Err(code) => return Err(undelivered(code, true)),
-                }
-                if let Some(failed) = failed.take() {
-                    return Err(failed);
-                }
-                if Instant::now() > deadline {
-                    return Err(undelivered(RDKafkaErrorCode::MessageTimedOut, true));
-                }
-            }
-            while one_by_one && writer.outstanding() > 0 && failed.is_none() {
-                wait(writer, wake, &mut failed, one_by_one);
-            }
-        }
-    }
-    while writer.outstanding() > 0 && failed.is_none() {
-        wait(writer, wake, &mut failed, one_by_one);
-        if Instant::now() > deadline {
-            return Err(Undelivered {
-                batch: 0,
-                index: 0,
-                code: RDKafkaErrorCode::MessageTimedOut,
-                alone: true,
-            });
-        }
-    }
-    match failed {
-        Some(failed) => Err(failed),
-        None => Ok(()),
-    }
-}
-
-/// Has what waits sent, and waits for news of it.
-fn wait(writer: &mut Writer, wake: &Wake, failed: &mut Option<Undelivered>, one_by_one: bool) {
-    writer.send_wave();
-    let before = writer.outstanding();
-    let mut take = |writer: &mut Writer| {
-        writer.deliveries(|delivery| {
-            if let Some(code) = delivery.error
-                && failed.is_none()
-            {
-                let (batch, index) = parts(delivery.id);
-                *failed = Some(Undelivered {
-                    batch,
-                    index,
-                    code,
-                    alone: one_by_one,
-                });
-            }
-        });
-    };
-    take(writer);
-    if writer.outstanding() == before {
-        wake.wait(TICK);
-        take(writer);
-    }
-}
-
-/// Adds the positions, if all their partitions are still ours: the coordinator checks member and
-/// generation, but not who has a partition.
-fn send_offsets(writer: &Writer, job: &Job, ends: &Ends) -> Result<(), Ended> {
-    let list = raw::offsets_to_commit(job.commits.iter());
-    let deadline = Instant::now() + CALL_WAIT;
-    loop {
-        let group = ends
-            .while_ours(&job.assignments, |member| {
-                GroupMetadata::of(member.client())
-            })
-            .flatten();
-        let Some(group) = group else {
-            return Err(Ended::Aborted(
-                "the group took partitions of it back".to_owned(),
-            ));
-        };
-        match writer.send_offsets(&list, &group, CALL_WAIT) {
-            Ok(()) => return Ok(()),
-            Err(failure) if failure.retriable && Instant::now() < deadline => {}
-            Err(failure) => return Err(Ended::Aborted(failure.to_string())),
-        }
-    }
-}
-
-/// A record's number: its batch in the upper half, its index in the lower.
-fn id(batch: usize, index: usize) -> usize {
-    (batch << 32) | (index & 0xffff_ffff)
-}
-
-fn parts(id: usize) -> (usize, usize) {
-    (id >> 32, id & 0xffff_ffff)
+fn no_producer() -> Ended {
+    Ended::Aborted("there is no producer".to_owned())
 }

@@ -12,7 +12,6 @@ use super::verify::{self, Expected};
 /// Lines of the data set that are taken, and how often a runtime, or the broker, is killed.
 const LINES: usize = 60_000;
 const KILLS: usize = 4;
-const BROKER_CRASHES: usize = 2;
 
 /// A transaction that is written again though it took effect, a position outside of its
 /// transaction, or one that a zombie ends would lose or repeat an event here.
@@ -84,13 +83,22 @@ fn killed_runtimes_lose_and_repeat_nothing() -> Result<()> {
 /// A commit whose answer the broker's end cut off is in doubt: taken for aborted it would repeat its
 /// events, taken for done it would lose them.
 #[test]
-#[ignore = "a fault test of minutes: make faults"]
 fn a_broker_that_crashes_in_the_middle_of_transactions_leaves_none_in_doubt() -> Result<()> {
+    crash_the_broker(LINES / 10, 2)
+}
+
+#[test]
+#[ignore = "a fault test of minutes: make faults"]
+fn a_broker_that_crashes_often_leaves_no_transaction_in_doubt() -> Result<()> {
+    crash_the_broker(LINES / 2, 8)
+}
+
+fn crash_the_broker(lines: usize, crashes: usize) -> Result<()> {
     let Some(mut node) = kafka::own() else {
         return Ok(());
     };
     let _turn = setup::turn();
-    let lines = order_lines::some(LINES / 2)?;
+    let lines = order_lines::some(lines)?;
     let expected = Expected::of(&lines);
     let names = Names::fresh("doubt");
     names.create(node.tools())?;
@@ -104,11 +112,8 @@ fn a_broker_that_crashes_in_the_middle_of_transactions_leaves_none_in_doubt() ->
     )?;
     let site = setup::site(node.bootstrap(), &consumer)?;
     let mut runtime = site.start(&[])?;
-    for crash in 1..=BROKER_CRASHES {
-        setup::until_settled(
-            &mut runtime,
-            (lines.len() * crash / (BROKER_CRASHES + 2)) as u64,
-        )?;
+    for crash in 1..=crashes {
+        setup::until_settled(&mut runtime, (lines.len() * crash / (crashes + 2)) as u64)?;
         node.kill9()?;
         node.restart()?;
     }

@@ -23,5 +23,5 @@ pub(super) use offsets::{
     send_commit,
 };
 pub(super) use queue::{Queue, TopicReader};
-pub(super) use transaction::GroupMetadata;
+pub(super) use transaction::{Failure, GroupMetadata};
 pub(super) use writer::Writer;

@@ -27,6 +27,9 @@ impl std::fmt::Display for Failure {
 /// Who the consumer is in its group at a moment: its member id and generation.
 pub(in crate::broker::kafka) struct GroupMetadata(NonNull<sys::rd_kafka_consumer_group_metadata_t>);
 
+// SAFETY: the handle is a value of its own that nothing changes; any one thread may use it.
+unsafe impl Send for GroupMetadata {}
+
 impl GroupMetadata {
     /// As it is now; `None` for a client without a group.
     pub(in crate::broker::kafka) fn of<C: ClientContext>(consumer: &Client<C>) -> Option<Self> {

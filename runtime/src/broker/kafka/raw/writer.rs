@@ -170,9 +170,15 @@ impl Writer {
             return;
         }
         self.wave = self.outstanding;
+        self.send_all(1);
+    }
+
+    /// Has all that waits sent, and whatever librdkafka can send only within this time, in
+    /// milliseconds. Returns earlier where reports of all records wait.
+    pub(in crate::broker::kafka) fn send_all(&self, milliseconds: i32) {
         // SAFETY: the client is valid. The call waits until everything is reported or the time is
         // over; while it does, linger times count as over. That it ran out of time says nothing.
-        unsafe { sys::rd_kafka_flush(self.client.native_ptr(), 1) };
+        unsafe { sys::rd_kafka_flush(self.client.native_ptr(), milliseconds) };
     }
 
     /// Throws the client away with what it holds. That can take long, or for ever, so it is left to
