@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use super::offsets::Progress;
+use crate::mutation::{self, Mutation};
 
 /// A commit that took longer is in doubt: its request may have been sent twice.
 const LONG: Duration = Duration::from_secs(2);
@@ -36,6 +37,7 @@ pub enum Doubt {
 pub fn of(answer: Result<(), String>, faults: u64, took: Duration) -> Result<(), Doubt> {
     match answer {
         Err(reason) => Err(Doubt::Failed(reason)),
+        Ok(()) if mutation::is(Mutation::DoubtIgnored) => Ok(()),
         Ok(()) if faults > 0 => Err(Doubt::Disconnected),
         Ok(()) if took > LONG => Err(Doubt::Long),
         Ok(()) => Ok(()),
@@ -81,8 +83,12 @@ impl Resolution {
         &self,
         positions: impl IntoIterator<Item = (&'a Progress, Option<&'a Progress>)>,
     ) -> bool {
+        if mutation::is(Mutation::DoubtTakenForEffect) {
+            return true;
+        }
         let mut positions = positions.into_iter().peekable();
         positions.peek().is_some()
+            && !mutation::is(Mutation::DoubtTakenForAbort)
             && positions.all(|(wanted, found)| found.is_some_and(|found| found.includes(wanted)))
     }
 }
