@@ -57,11 +57,51 @@ pub enum Mutation {
     TransactionTwice,
     /// Dead letters are written outside of their transaction.
     DeadLettersOutside,
+    /// A commit that may have been sent twice is believed.
+    DoubtIgnored,
+    /// A transaction in doubt is taken for one without effect.
+    DoubtTakenForAbort,
+    /// A transaction in doubt is taken for one with effect.
+    DoubtTakenForEffect,
+    /// A commit of who was fenced is taken for stored.
+    FenceIgnored,
+    /// Positions whose transaction was aborted are taken for committed.
+    AbortTakenForCommitted,
+    /// A skipped event is not settled.
+    SkipForgotten,
+    /// A partition is taken up again before the skip of its event is committed.
+    SkipUncommitted,
+    /// What retention took is not counted.
+    GapUncounted,
+    /// A partition that cannot go on is not halted.
+    HaltIgnored,
+    /// What was under way behind an event that a partition halted at is settled.
+    BehindHaltSettled,
+    /// A partition that was lost is committed on.
+    LostKept,
+    /// Events do not remember through how many consumers they came.
+    HopsNotCounted,
+    /// The share of dead letters stops nobody.
+    MaxRatioForgotten,
+    /// An event whose derived event is refused is settled without a dead letter.
+    RefusedDropped,
+    /// The breaker forgets what failed before.
+    BreakerForgets,
+    /// An open breaker lets calls begin.
+    BreakerLetsThrough,
+    /// A probe is a whole batch.
+    ProbesNotSingle,
+    /// No valve is ever closed.
+    BudgetIgnored,
+    /// A partition that comes while the budget is used up flows.
+    AssignedUnheld,
+    /// An event that always fails is tried before one that has not failed.
+    ProbesInTurn,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 44] = [
         Self::SettledBeforeAcknowledged,
         Self::PositionOneTooHigh,
         Self::PositionAtWhatWasRead,
@@ -86,6 +126,26 @@ impl Mutation {
         Self::TransactionWithoutRecords,
         Self::TransactionTwice,
         Self::DeadLettersOutside,
+        Self::DoubtIgnored,
+        Self::DoubtTakenForAbort,
+        Self::DoubtTakenForEffect,
+        Self::FenceIgnored,
+        Self::AbortTakenForCommitted,
+        Self::SkipForgotten,
+        Self::SkipUncommitted,
+        Self::GapUncounted,
+        Self::HaltIgnored,
+        Self::BehindHaltSettled,
+        Self::LostKept,
+        Self::HopsNotCounted,
+        Self::MaxRatioForgotten,
+        Self::RefusedDropped,
+        Self::BreakerForgets,
+        Self::BreakerLetsThrough,
+        Self::ProbesNotSingle,
+        Self::BudgetIgnored,
+        Self::AssignedUnheld,
+        Self::ProbesInTurn,
     ];
 }
 

@@ -206,7 +206,7 @@ impl Runner {
             self.abandon(None, &work, 0..work.len());
             return;
         };
-        if halted {
+        if halted && !mutation::is(Mutation::BehindHaltSettled) {
             // What was under way when the partition halted comes after the event that it halted at.
             self.abandon(Some(assignment), &work, 0..work.len());
             return;
@@ -514,7 +514,9 @@ fn dead_letter_source(
         dice: 0.0,
     };
     let answer = assemble::refused(&context, &work, Reason::Undeliverable, error.to_string());
-    records.append_all(&answer.records);
+    if !mutation::is(Mutation::RefusedDropped) {
+        records.append_all(&answer.records);
+    }
     settled.outcome = Outcome::DeadLettered;
     settled.reason = Some(Reason::Undeliverable);
     unit.records = Arc::new(records);

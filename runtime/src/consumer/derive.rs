@@ -14,6 +14,7 @@ use millstream_wire::HeaderEdit;
 use super::replay::Origin;
 use super::work::Work;
 use crate::event::{EventView, TopicPartition};
+use crate::mutation::{self, Mutation};
 use crate::records::{NewRecord, Records};
 
 /// `topic/partition/offset` of the source.
@@ -181,7 +182,11 @@ impl Deriver {
         decimal(&mut self.id, u64::from(derived.number));
         records.push_header(ID.as_bytes(), Some(&self.id));
         self.text.clear();
-        decimal(&mut self.text, u64::from(inherited.hops) + 1);
+        let hops = match mutation::is(Mutation::HopsNotCounted) {
+            true => 1,
+            false => u64::from(inherited.hops) + 1,
+        };
+        decimal(&mut self.text, hops);
         records.push_header(HOPS.as_bytes(), Some(&self.text));
         if inherited.trace
             && let Some(parent) = source.header("traceparent").and_then(TraceParent::parse)

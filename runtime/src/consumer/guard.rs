@@ -22,6 +22,7 @@ use crate::config::Consumer;
 use crate::decide::breaker::{Breaker, Failure, Pass, Phase, Sentence};
 use crate::decide::dead_letter_share::{DeadLetterShare, TooMany, WINDOW};
 use crate::decide::rate::RateLimit;
+use crate::mutation::{self, Mutation};
 
 type SharedBreaker = Arc<Mutex<Breaker>>;
 
@@ -85,6 +86,7 @@ impl Guard {
         };
         let events = match pass {
             Pass::Free => tokens,
+            Pass::Probe(_) if mutation::is(Mutation::ProbesNotSingle) => tokens,
             Pass::Probe(_) => 1,
         };
         Some(Room { pass, events })
@@ -142,7 +144,9 @@ impl Guard {
         let TooMany {
             dead_letters,
             events,
-        } = share.settled(events, dead_letters, now)?;
+        } = share
+            .settled(events, dead_letters, now)
+            .filter(|_| !mutation::is(Mutation::MaxRatioForgotten))?;
         Some(format!(
             "{dead_letters} of the last {events} events ({} s) went to the dead letters, more than dead_letter.max_ratio allows; \
              read there why (millstream consume TOPIC --json), mend the plugin, its configuration or the source, then start again",

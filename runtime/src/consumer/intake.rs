@@ -47,10 +47,14 @@ impl Runner {
                 tracing::error!(%consumer, %partition, from, to, "retention took events before they were processed");
                 let mut ledger = self.ledger.lock();
                 let key = (partition.topic.clone(), "lost-position");
-                *ledger.skipped.entry(key).or_default() += to.saturating_sub(from);
+                if !mutation::is(Mutation::GapUncounted) {
+                    *ledger.skipped.entry(key).or_default() += to.saturating_sub(from);
+                }
             }
             SourceEvent::Halted { partition, reason } => {
-                if let Some(id) = self.assignments.get(&partition).copied() {
+                if let Some(id) = self.assignments.get(&partition).copied()
+                    && !mutation::is(Mutation::HaltIgnored)
+                {
                     self.halt(id, None, reason);
                 }
             }
@@ -86,10 +90,15 @@ impl Runner {
             self.state = State::Running;
         }
         self.ledger.lock().rebalanced("assigned");
+        let now = Instant::now();
         if self.guard.is_open() {
-            self.hold_for_breaker(Instant::now());
+            self.hold_for_breaker(now);
         }
-        self.show(Instant::now());
+        // A new partition has an open valve, and the budget may be used up by what came before it.
+        if !mutation::is(Mutation::AssignedUnheld) {
+            self.close_valve(self.next_assignment - 1, now);
+        }
+        self.show(now);
     }
 
     /// Takes a block in: what is new and wanted goes to its lanes, the rest is settled here.
@@ -233,7 +242,7 @@ impl Runner {
                 self.abandon_waiting(id);
                 self.partitions.remove(&id);
             }
-            if lost {
+            if lost && !mutation::is(Mutation::LostKept) {
                 self.positions.forget(partition);
             }
         }
@@ -243,18 +252,17 @@ impl Runner {
                 .is_writing(|partition| partitions.contains(partition))
             {
                 self.transact(Instant::now(), true);
-                match tokio::time::timeout_at(deadline, self.writer.next()).await {
-                    Ok(written) => self.on_written(written),
-                    Err(_) => {
-                        tracing::warn!(%consumer, "a revoke did not wait for the broker any longer; events in flight come again elsewhere");
-                        break;
-                    }
+                if !self.wrote_before(deadline).await {
+                    tracing::warn!(%consumer, "a revoke did not wait for the broker any longer; events in flight come again elsewhere");
+                    break;
                 }
             }
             self.commit_all(deadline).await;
         }
         for partition in &partitions {
-            self.positions.forget(partition);
+            if !mutation::is(Mutation::LostKept) {
+                self.positions.forget(partition);
+            }
             tracing::info!(%consumer, %partition, kind, "partition given up");
         }
         self.show(Instant::now());
@@ -279,7 +287,7 @@ impl Runner {
                 hold.push(partition.name.clone());
             }
         }
-        if !hold.is_empty() {
+        if !hold.is_empty() && !mutation::is(Mutation::BudgetIgnored) {
             self.control.hold(&hold);
         }
     }

@@ -205,7 +205,12 @@ impl Lane {
             bytes: limits.max_bytes,
             empty: true,
         };
-        self.take_ready_holds(now, &mut work, &mut room);
+        // Of single events that are tried, one that has not failed yet goes before those that fail
+        // again and again: it would never have its turn.
+        let fresh_first = self.doubtful && limit == 1 && !mutation::is(Mutation::ProbesInTurn);
+        if !fresh_first {
+            self.take_ready_holds(now, &mut work, &mut room);
+        }
         let blocked = self.ordering == Ordering::Partition
             && !self.holds.is_empty()
             && !mutation::is(Mutation::RetryOvertaken);
@@ -225,6 +230,9 @@ impl Lane {
                 break;
             }
             work.push(&block, item);
+        }
+        if fresh_first {
+            self.take_ready_holds(now, &mut work, &mut room);
         }
         self.alone = self.alone.saturating_sub(work.len());
         work
@@ -388,6 +396,23 @@ mod tests {
         assert_eq!(lane.wake_at(), Some(later));
         assert_eq!(offsets(&lane.take(later, LIMITS)), [1]);
         assert_eq!(offsets(&lane.take(later, LIMITS)), [2]);
+        assert!(lane.is_idle());
+    }
+
+    /// An event that always fails would be tried for ever before one that would not.
+    #[tokio::test(start_paused = true)]
+    async fn of_single_events_one_that_fails_waits_for_those_that_did_not() {
+        let now = Instant::now();
+        let single = Batch {
+            max_events: 1,
+            ..LIMITS
+        };
+        let mut lane = lane(Ordering::None, &[(0, "a"), (1, "b")]);
+        let work = lane.take(now, single);
+        lane.give_back(&work, vec![retry(&work, 0, now)]);
+        lane.doubtful = true;
+        assert_eq!(offsets(&lane.take(now, single)), [1]);
+        assert_eq!(offsets(&lane.take(now, single)), [0]);
         assert!(lane.is_idle());
     }
 

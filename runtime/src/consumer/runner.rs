@@ -365,7 +365,8 @@ impl Runner {
         let positions = self
             .positions
             .commit_due()
-            .filter(|_| !transactions.is_running());
+            .filter(|_| !transactions.is_running())
+            .map(|due| transactions.not_sooner(due));
         [transactions.due(), positions].into_iter().flatten().min()
     }
 
@@ -466,18 +467,26 @@ impl Runner {
         }
         loop {
             self.transact(Instant::now(), true);
-            let running = self
-                .writer
-                .transactions()
-                .is_some_and(|transactions| transactions.is_running());
-            if !running {
-                return !self.writer.is_writing(|_| true);
+            if !self.writer.is_writing(|_| true) && self.positions.are_committed() {
+                return true;
             }
-            match tokio::time::timeout_at(deadline, self.writer.next()).await {
-                Ok(written) => self.on_written(written),
-                Err(_) => return false,
+            if !self.wrote_before(deadline).await {
+                return false;
             }
         }
+    }
+
+    /// Waits for what happens next to the units, or until a transaction that was aborted may be made
+    /// again; false where the deadline has passed before.
+    pub(super) async fn wrote_before(&mut self, deadline: Instant) -> bool {
+        let transactions = self.writer.transactions();
+        let due = transactions.and_then(|transactions| transactions.due());
+        let wake = due.unwrap_or(deadline).min(deadline);
+        match tokio::time::timeout_at(wake, self.writer.next()).await {
+            Ok(written) => self.on_written(written),
+            Err(_) => return wake < deadline,
+        }
+        true
     }
 
     /// Ends in the order of SEMANTICS: admission, calls, units, positions, membership.
@@ -499,9 +508,7 @@ impl Runner {
                 || self.writer.is_writing(|_| true)
                 || self.claims.is_claiming()
             {
-                if self.calls.is_empty() {
-                    self.transact(Instant::now(), true);
-                }
+                self.transact(Instant::now(), self.calls.is_empty());
                 let wake = self.next_wake();
                 tokio::select! {
                     biased;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::runner::Runner;
 use crate::event::TopicPartition;
+use crate::mutation::{self, Mutation};
 
 /// How long units in flight and the commit may take.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -78,21 +79,20 @@ impl Runner {
         // What was written before the halt settles first, or it would be repeated.
         while self.writer.is_writing(|partition| partition == name) {
             self.transact(Instant::now(), true);
-            match tokio::time::timeout_at(deadline, self.writer.next()).await {
-                Ok(written) => self.on_written(written),
-                Err(_) => {
-                    return Err(format!(
-                        "{name} still waits for the broker to take what was written before; nothing \
-                         was skipped, try again"
-                    ));
-                }
+            if !self.wrote_before(deadline).await {
+                return Err(format!(
+                    "{name} still waits for the broker to take what was written before; nothing \
+                     was skipped, try again"
+                ));
             }
         }
-        if let Some(tracker) = self.positions.tracker(name) {
+        if let Some(tracker) = self.positions.tracker(name)
+            && !mutation::is(Mutation::SkipForgotten)
+        {
             // Settled already where an earlier try did not get as far as the commit.
             tracker.settle(offset);
         }
-        if !self.commit_all(deadline).await {
+        if !mutation::is(Mutation::SkipUncommitted) && !self.commit_all(deadline).await {
             return Err(format!(
                 "the position of {name} could not be committed in time; the partition stays halted, \
                  try again"

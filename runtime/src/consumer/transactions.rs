@@ -154,8 +154,12 @@ impl Transactions {
         if self.running.is_some() || self.culprit.is_some() {
             return None;
         }
-        let due = self.due?;
-        Some(self.not_before.map_or(due, |at| at.max(due)))
+        self.due.map(|due| self.not_sooner(due))
+    }
+
+    /// When what is due then may begin: after an abort some time passes.
+    pub fn not_sooner(&self, due: Instant) -> Instant {
+        self.not_before.map_or(due, |at| at.max(due))
     }
 
     /// Whether one may begin at all.

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::window::{Counts, Window};
 use crate::config::CircuitBreaker;
+use crate::mutation::{self, Mutation};
 
 /// An event, told apart from all others of its consumer: its assignment and its offset.
 pub type EventId = (u64, u64);
@@ -184,6 +185,7 @@ impl Breaker {
         }
         match self.state {
             State::Closed => Some(Pass::Free),
+            State::Open { .. } if mutation::is(Mutation::BreakerLetsThrough) => Some(Pass::Free),
             State::Open { .. } => None,
             State::HalfOpen { running, .. } => {
                 (running < self.settings.probes).then_some(Pass::Probe(self.number))
@@ -232,6 +234,9 @@ impl Breaker {
 
     /// An attempt failed.
     pub fn failed(&mut self, pass: Pass, failure: Failure, now: Instant) -> Sentence {
+        if mutation::is(Mutation::BreakerForgets) {
+            return Sentence::Counts;
+        }
         self.remember(failure.event, now);
         if let State::Closed = self.state {
             if failure.counts {

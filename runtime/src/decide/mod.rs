@@ -4,6 +4,7 @@ pub mod admission;
 pub mod backoff;
 pub mod breaker;
 pub mod dead_letter_share;
+pub mod doubt;
 pub mod offsets;
 pub mod pace;
 pub mod position_codec;

@@ -35,6 +35,17 @@ impl Progress {
     pub fn covers(&self, offset: u64) -> bool {
         offset < self.next || self.above.iter().any(|range| range.contains(&offset))
     }
+
+    /// Whether everything is settled that is settled in `other`.
+    pub fn includes(&self, other: &Progress) -> bool {
+        let has = |range: &Range<u64>| {
+            let mut above = self.above.iter();
+            range.end <= self.next
+                || above
+                    .any(|mine| mine.start <= range.start.max(self.next) && range.end <= mine.end)
+        };
+        other.next <= self.next && other.above.iter().all(has)
+    }
 }
 
 /// Follows one partition from its assignment to its revocation.

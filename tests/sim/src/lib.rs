@@ -2,13 +2,29 @@
 //! and a plugin that fail by a seed. A seed reproduces its run.
 //!
 //! ```text
-//! world.rs    what a broker keeps: input, derived events, committed positions; checks each commit
-//! broker.rs   a membership in that world: blocks, revokes, failing writes and commits
-//! plugin.rs   a plugin that obeys the first byte of an event's value
-//! run.rs      incarnations of the consumer, each ended by a crash or at the end; the verdict
+//! scenario.rs     what a seed chooses
+//! run.rs          lives of the consumer, hostile ones and calm ones; the verdict
+//! incarnation.rs  one life, watched, its halted partitions skipped; how it ends
+//! checks.rs       the invariants
+//! trace.rs        what happened, and what of it concerns a violation
+//! world.rs        what a broker keeps: input, derived events, committed positions; checks each commit
+//! coordinator.rs  its transactions: who may write, what is open
+//! member.rs       a membership in that world, alive, cut off or dead; its weather
+//! source.rs       its assignments, blocks and lost positions
+//! sink.rs         its writes and commits
+//! transactor.rs   its transactions, and those in doubt
+//! plugin.rs       a plugin that obeys the value of an event
 //! ```
 
-pub mod broker;
+pub mod checks;
+pub mod coordinator;
+pub mod incarnation;
+pub mod member;
 pub mod plugin;
 pub mod run;
+pub mod scenario;
+mod sink;
+mod source;
+pub mod trace;
+mod transactor;
 pub mod world;

@@ -1,387 +1,290 @@
 //! A whole run by a seed, and its verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::config::{
-    Batch, CircuitBreaker, CommitCadence, Consumer, DeadLetter, Delivery, InFlight, Limits,
-    OnLostPosition, Ordering, Output, PluginSource, Rate, Retry, Start, TopicPattern,
-};
-use millstream::consumer::generation::Generation;
-use millstream::consumer::runner::{Parts, Runner};
-use millstream::consumer::status;
-use millstream::event::TopicPartition;
-use millstream::metrics::{Metrics, Outcome};
-use millstream_wire as wire;
+use millstream::config::{Delivery, OnLostPosition};
+use millstream::decide::offsets::Progress;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::broker::{self, Hostility};
-use crate::plugin::{self, Outage, SimPlugin};
-use crate::world::{DEAD, INPUT, OUTPUT, SharedWorld, World};
+use crate::checks;
+use crate::incarnation::Incarnation;
+use crate::member::{Hostility, Joining};
+use crate::plugin::SimPlugin;
+use crate::scenario::{End, HOPS, Scenario};
+use crate::trace::{About, Trace};
+use crate::world::{SharedWorld, World, place};
 
 /// Virtual time after which lag must have returned to zero.
 const LIVENESS: Duration = Duration::from_secs(300);
+/// Virtual time after which only partitions may stand still that are at an event that always fails.
+const CALM_AFTER: Duration = Duration::from_secs(20);
+/// They are looked at for so long; then the plugin is mended.
+const STANDS_FOR: Duration = Duration::from_secs(10);
+/// Violations that a report shows.
+const SHOWN: usize = 5;
 
-/// Virtual time after which only events that always fail may be unsettled; then the plugin is mended.
-const MENDED_AFTER: Duration = Duration::from_secs(20);
+/// What a run showed.
+#[derive(Debug)]
+pub struct Verdict {
+    seed: u64,
+    scenario: String,
+    trace: Trace,
+}
 
-/// A budget with room for a block of every partition: with less, events that stay can take all of it.
-const ROOMY: usize = 100;
+impl Verdict {
+    /// What is wrong, the first that was seen first.
+    pub fn wrong(&self) -> Vec<String> {
+        let violations = self.trace.violations().iter();
+        violations.map(|violation| violation.to_string()).collect()
+    }
+
+    /// What is wrong, what the seed chose, and what happened around the first violation.
+    pub fn report(&self) -> String {
+        let violations = self.trace.violations();
+        let mut text = format!("seed {}: {}\n", self.seed, self.scenario);
+        for violation in violations.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {violation}");
+        }
+        if violations.len() > SHOWN {
+            let _ = writeln!(text, "  … and {} more", violations.len() - SHOWN);
+        }
+        if let Some(first) = violations.first() {
+            let _ = write!(
+                text,
+                "What concerns the first of it:\n{}",
+                self.trace.about(first)
+            );
+        }
+        text
+    }
+}
 
 /// Runs a seed and returns everything that it shows to be wrong.
 pub fn run(seed: u64) -> Vec<String> {
+    verdict(seed, false).wrong()
+}
+
+/// Runs a seed once more, and tells what happened.
+pub fn report(seed: u64) -> String {
+    verdict(seed, true).report()
+}
+
+fn verdict(seed: u64, keeps_trace: bool) -> Verdict {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(simulate(seed)),
-        Err(error) => vec![format!("no runtime: {error}")],
+        Ok(runtime) => runtime.block_on(simulate(seed, keeps_trace)),
+        Err(error) => {
+            let mut trace = Trace::new(false);
+            trace.violate(About::All, format!("no runtime: {error}"));
+            Verdict {
+                seed,
+                scenario: String::new(),
+                trace,
+            }
+        }
     }
 }
 
-async fn simulate(seed: u64) -> Vec<String> {
+async fn simulate(seed: u64, keeps_trace: bool) -> Verdict {
     let mut random = fastrand::Rng::with_seed(seed);
-    let orderings = [Ordering::Partition, Ordering::Key, Ordering::None];
-    let ordering = orderings[random.usize(0..3)];
-    let deliveries = [
-        Delivery::AtLeastOnce,
-        Delivery::ExactlyOnce,
-        Delivery::AtMostOnce,
-    ];
-    let delivery = deliveries[random.usize(0..3)];
-    let settings = Arc::new(settings(ordering, delivery, &mut random));
-    let partitions = random.u32(1..4);
-    let events = random.usize(20..120);
-    let world: SharedWorld = Arc::new(Mutex::new(World::new(&mut random, partitions, events)));
+    let trace = Trace::new(keeps_trace);
+    let scenario = Scenario::choose(&mut random);
+    let world = World::new(&mut random, scenario.partitions, scenario.events, trace);
+    let world: SharedWorld = Arc::new(Mutex::new(world));
+    let delivery = scenario.settings.delivery;
     {
         let mut world = world.lock();
         world.claims = delivery == Delivery::AtMostOnce;
         world.once = delivery != Delivery::AtLeastOnce;
+        if scenario.feeds_back {
+            // One that came through too many is there too. At least once repeats some at each fault.
+            let repeats = if world.once { 1 } else { 8 };
+            let produced = scenario.events * scenario.partitions as usize;
+            world.most_events = produced * (HOPS as usize + 2) * repeats + 1;
+        }
     }
-    let plugin = Arc::new(SimPlugin::new(random.u64(..)));
-    let outages = match settings.circuit_breaker {
-        Some(_) => outages(&mut random),
-        None => Vec::new(),
+    let mut run = Run {
+        plugin: SimPlugin::new(random.u64(..)),
+        world,
+        scenario,
+        random,
+        life: 0,
+        mended: false,
     };
-    plugin.fail_in(outages.clone());
-    let crashes = random.u64(0..4);
-    for incarnation in 1..=crashes {
-        let hostility = Hostility {
-            revoke: random.f64() * 0.05,
-            publish_fails: random.f64() * 0.2,
-            commit_fails: random.f64() * 0.2,
+    run.plugin.fail_in(run.scenario.outages.clone());
+    run.hostile_lives().await;
+    run.calm_lives().await;
+    run.judge();
+    let trace = std::mem::replace(&mut run.world.lock().trace, Trace::new(false));
+    Verdict {
+        seed,
+        scenario: run.scenario.to_string(),
+        trace,
+    }
+}
+
+struct Run {
+    plugin: SimPlugin,
+    world: SharedWorld,
+    scenario: Scenario,
+    random: fastrand::Rng,
+    life: u64,
+    mended: bool,
+}
+
+impl Run {
+    fn start(&mut self, hostility: Hostility, fresh_id: bool) -> Incarnation {
+        self.life += 1;
+        let joining = Joining {
+            life: self.life,
+            seed: self.random.u64(..),
+            hostility,
+            transactional_id: if fresh_id { self.life } else { 0 },
+            on_lost: self.scenario.settings.on_lost_position,
+            most: self.scenario.most(),
         };
-        let session = broker::join(world.clone(), random.u64(..), incarnation, hostility);
-        let (runner, _metrics) = incarnate(&settings, &plugin, session);
-        let (_drain, drained) = oneshot::channel();
-        let lives = Duration::from_millis(random.u64(1..400));
-        // A crash: everything that is not durable is gone.
-        let _ = tokio::time::timeout(lives, runner.run(drained)).await;
-        world.lock().owners.clear();
+        Incarnation::start(&self.world, &self.scenario, &self.plugin, joining)
     }
-    let calm = Hostility {
-        revoke: 0.0,
-        publish_fails: 0.0,
-        commit_fails: 0.0,
-    };
-    let session = broker::join(world.clone(), random.u64(..), crashes + 1, calm);
-    let (runner, metrics) = incarnate(&settings, &plugin, session);
-    let (drain, drained) = oneshot::channel();
-    let task = tokio::spawn(runner.run(drained));
-    let begun = Instant::now();
-    let mut wrong = Vec::new();
-    let mut mended = false;
-    while !world.lock().is_done() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        if begun.elapsed() > MENDED_AFTER && !mended {
-            // Several events that always fail, and none that succeeds, are an outage to the breaker.
-            mended = true;
-            wrong.extend(only_poison_stays(&world.lock(), &settings));
-            plugin.mend();
-        }
-        if begun.elapsed() > LIVENESS {
-            wrong.push("liveness: lag has not returned to zero".to_owned());
-            break;
-        }
-    }
-    let _ = drain.send(Instant::now() + Duration::from_secs(10));
-    match task.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => wrong.push(format!("the consumer failed: {error:#}")),
-        Err(panic) => wrong.push(format!("the consumer panicked: {panic}")),
-    }
-    wrong.extend(accounting(&metrics, &settings));
-    let world = world.lock();
-    wrong.extend(world.violations.iter().cloned());
-    if delivery == Delivery::AtMostOnce {
-        wrong.extend(plugin.repeats());
-    } else {
-        // What is claimed while the breaker was closed is called whatever became of it: it would be
-        // lost.
-        wrong.extend(plugin.violations());
-    }
-    // Before the breaker knows of an outage one event may run out of attempts, and again after a
-    // crash; no more.
-    let spared = outages.len() + crashes as usize;
-    wrong.extend(ends(&world, delivery, mended, spared));
-    wrong.extend(order(&world, ordering));
-    if !wrong.is_empty() {
-        wrong.push(format!("{delivery:?}, {ordering:?}, {crashes} crashes"));
-    }
-    wrong
-}
 
-/// Times in which every event fails that would be forwarded.
-fn outages(random: &mut fastrand::Rng) -> Vec<Outage> {
-    let mut outage = |_| {
-        let from = Instant::now() + Duration::from_millis(random.u64(0..300));
-        let remedies = [
-            wire::REMEDY_RETRY,
-            wire::REMEDY_RETRY,
-            wire::REMEDY_UNAVAILABLE,
-        ];
-        Outage {
-            from,
-            until: from + Duration::from_millis(random.u64(20..2_000)),
-            remedy: remedies[random.usize(0..3)],
-        }
-    };
-    (0..2).map(&mut outage).collect()
-}
-
-/// What is first in line of a partition that does not move must be an event that always fails, and
-/// the breaker the one that keeps it.
-fn only_poison_stays(world: &World, settings: &Consumer) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (partition, log) in (0..).zip(&world.input) {
-        let name = TopicPartition::new(INPUT, partition);
-        let committed = world.committed.get(&name).cloned().unwrap_or_default();
-        let mut open = log.iter().filter(|event| !committed.covers(event.offset));
-        let Some(first) = open.next() else {
-            continue;
-        };
-        let starved = settings.in_flight.max_events < ROOMY;
-        let poison = plugin::reason(&first.value).is_some();
-        if settings.circuit_breaker.is_none() || !poison && !starved {
-            let (offset, value) = (first.offset, &first.value);
-            wrong.push(format!("liveness: {name} stands at {offset} `{value}`"));
-        }
-    }
-    wrong
-}
-
-fn incarnate(
-    settings: &Arc<Consumer>,
-    plugin: &Arc<SimPlugin>,
-    session: millstream::broker::Session,
-) -> (Runner, Metrics) {
-    let metrics = Metrics::new();
-    let generation = Arc::new(Generation {
-        number: 1,
-        plugin: plugin.clone(),
-        settings: settings.clone(),
-    });
-    let status = status::starting(1, generation.digest().clone());
-    plugin.watch(status.clone());
-    let runner = Runner::new(Parts {
-        status,
-        ledger: metrics.ledger(&settings.name),
-        generation,
-        session,
-        first_instance: None,
-    });
-    (runner, metrics)
-}
-
-/// I1, and each dead letter for its reason; once the plugin is mended what always failed may come
-/// out. At most `spared` others are dead letters, from outages. At most once an event may be lost, and
-/// has one attempt.
-fn ends(world: &World, delivery: Delivery, mended: bool, spared: usize) -> Vec<String> {
-    let derived: BTreeSet<_> = world
-        .derived
-        .iter()
-        .map(|w| (w.partition, w.offset))
-        .collect();
-    let dead: BTreeMap<_, _> = world
-        .dead
-        .iter()
-        .map(|w| {
-            (
-                (w.partition, w.offset),
-                w.reason.clone().unwrap_or_default(),
-            )
-        })
-        .collect();
-    let mut wrong = Vec::new();
-    let mut victims = 0;
-    for (partition, log) in world.input.iter().enumerate() {
-        for event in log {
-            let place = (partition as u32, event.offset);
-            let found = (
-                derived.contains(&place),
-                dead.get(&place).map(String::as_str),
-            );
-            let wanted = match plugin::reason(&event.value) {
-                Some(reason) => (false, Some(reason)),
-                None => (!plugin::is_dropped(&event.value), None),
-            };
-            let once = delivery == Delivery::AtMostOnce;
-            let wanted = match once && event.value.starts_with('~') {
-                true => (false, Some("retries-exhausted")),
-                false => wanted,
-            };
-            let lost = once && found == (false, None);
-            let victim = wanted.1.is_none() && found.1 == Some("retries-exhausted");
-            victims += usize::from(victim && !once);
-            let came_out = mended && wanted.1.is_some() && found.0;
-            if found != wanted && !victim && !came_out && !lost {
-                wrong.push(format!(
-                    "I1: {place:?} `{}`: {found:?}, not {wanted:?}",
-                    event.value
-                ));
+    async fn hostile_lives(&mut self) {
+        for life in self.scenario.lives.clone() {
+            if life.reset {
+                self.reset_positions();
+            }
+            let mut consumer = self.start(life.hostility, life.fresh_id);
+            let end = Instant::now() + life.lasts;
+            if let Some((after, partition)) = life.retention {
+                consumer.works_until(end.min(Instant::now() + after)).await;
+                self.overtake(partition);
+            }
+            consumer.works_until(end).await;
+            match life.end {
+                End::Crash => consumer.crash(),
+                End::Zombie(hears_after) => consumer.isolate(hears_after),
+                End::Poisoned(after) => {
+                    consumer.poison();
+                    consumer.works_until(Instant::now() + after).await;
+                    consumer.crash();
+                }
             }
         }
     }
-    if victims > spared {
-        wrong.push(format!(
-            "I1: an outage made {victims} dead letters, not {spared}"
-        ));
-    }
-    wrong
-}
 
-/// I3: with repeats removed, derived events come in the order of their sources.
-fn order(world: &World, ordering: Ordering) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let mut last: BTreeMap<(u32, Option<String>), u64> = BTreeMap::new();
-    let mut wrong = Vec::new();
-    // A dead letter that a crash forgot may be derived when it is read again.
-    let dead: BTreeSet<_> = world.dead.iter().map(|w| (w.partition, w.offset)).collect();
-    for wrote in &world.derived {
-        if dead.contains(&(wrote.partition, wrote.offset)) {
-            continue;
+    /// Without faults from here on: one life, and another whenever someone has to act.
+    async fn calm_lives(&mut self) {
+        let begun = Instant::now();
+        let mut before = None;
+        while !self.is_over(begun) {
+            self.reset_positions();
+            let mut consumer = self.start(Hostility::default(), false);
+            while !self.is_over(begun) && !consumer.wants_help() {
+                let now = Instant::now();
+                consumer.works_until(now + Duration::from_millis(50)).await;
+                if begun.elapsed() > CALM_AFTER && before.is_none() {
+                    before = Some(self.world.lock().committed.clone());
+                }
+                if begun.elapsed() > CALM_AFTER + STANDS_FOR && !self.mended {
+                    // Several events that always fail, and none that succeeds, are an outage to
+                    // the breaker.
+                    let before = before.clone().unwrap_or_default();
+                    let settings = &self.scenario.settings;
+                    let wrong = checks::only_poison_stays(&self.world.lock(), &before, settings);
+                    self.violate(wrong);
+                    self.mend();
+                }
+            }
+            if consumer.wants_help() {
+                // Whoever reads why it stopped mends the plugin.
+                self.mend();
+            }
+            consumer.drain().await;
         }
-        if !seen.insert((wrote.partition, wrote.offset)) {
-            continue;
-        }
-        let scope = match (ordering, &wrote.key) {
-            (Ordering::Partition, _) => (wrote.partition, None),
-            (Ordering::Key, Some(key)) => (wrote.partition, Some(key.clone())),
-            (Ordering::Key, None) | (Ordering::None, _) => continue,
-        };
-        let before = last.entry(scope.clone()).or_insert(0);
-        if wrote.offset < *before {
-            wrong.push(format!("I3: {scope:?}: {} after {before}", wrote.offset));
-        }
-        *before = (*before).max(wrote.offset);
     }
-    wrong
-}
 
-/// I10, and a budget that is free again.
-fn accounting(metrics: &Metrics, settings: &Consumer) -> Vec<String> {
-    let ledger = metrics.ledger(&settings.name);
-    let ledger = ledger.lock();
-    let consumed: u64 = ledger.consumed.values().map(|volume| volume.events).sum();
-    let outcomes = [
-        Outcome::Ok,
-        Outcome::Filtered,
-        Outcome::Dropped,
-        Outcome::DeadLettered,
-        Outcome::Abandoned,
-    ];
-    let settled: u64 = outcomes
-        .iter()
-        .map(|outcome| ledger.settled_as(*outcome))
-        .sum();
-    let mut wrong = Vec::new();
-    if consumed != settled + ledger.in_flight.events as u64 {
-        let in_flight = ledger.in_flight.events;
-        wrong.push(format!(
-            "I10: consumed {consumed}, settled {settled}, in flight {in_flight}"
-        ));
+    /// Whether there is nothing more to wait for.
+    fn is_over(&self, begun: Instant) -> bool {
+        let mut world = self.world.lock();
+        if begun.elapsed() > LIVENESS {
+            let text = "liveness: lag has not returned to zero".to_owned();
+            world.trace.violate(About::All, text);
+        }
+        world.is_done() || !world.trace.violations().is_empty()
     }
-    if ledger.in_flight.events != 0 || ledger.in_flight.bytes != 0 {
-        wrong.push(format!(
-            "permits are lost: {:?} in flight at the end",
-            ledger.in_flight
-        ));
-    }
-    wrong
-}
 
-fn settings(ordering: Ordering, delivery: Delivery, random: &mut fastrand::Rng) -> Consumer {
-    Consumer {
-        name: "sim".into(),
-        group: "millstream.sim".into(),
-        enabled: true,
-        plugin: PluginSource {
-            path: "sim.wasm".into(),
-            sha256: None,
-        },
-        topics: vec![TopicPattern::Name(INPUT.into())],
-        start: Some(Start::Beginning),
-        delivery,
-        ordering,
-        concurrency: random.u32(1..5),
-        filter: Default::default(),
-        batch: Batch {
-            max_events: random.usize(1..20),
-            max_bytes: 1 << 20,
-        },
-        in_flight: InFlight {
-            max_events: random.usize(8..200),
-            max_bytes: 1 << 20,
-        },
-        commit: CommitCadence {
-            interval: Duration::from_millis(random.u64(1..50)),
-            max_events: random.usize(1..100),
-        },
-        limits: Limits {
-            memory: 1 << 20,
-            deadline: Duration::from_millis(50),
-            call: Duration::from_secs(1),
-            init: Duration::from_secs(1),
-            outputs: 10_000,
-            output_bytes: 1 << 24,
-            headers: 64,
-            hops: 16,
-        },
-        retry: Retry {
-            max_attempts: 5,
-            initial: Duration::from_millis(5),
-            max: Duration::from_millis(100),
-            factor: 2.0,
-            jitter: true,
-            max_age: Duration::from_secs(3_600),
-        },
-        circuit_breaker: (random.f64() < 0.8).then(|| CircuitBreaker {
-            failure_ratio: 0.3 + random.f64() * 0.7,
-            min_events: random.u32(5..20),
-            consecutive: random.u32(2..8),
-            window: Duration::from_millis(random.u64(20..500)),
-            open_for: Duration::from_millis(random.u64(5..80)),
-            probes: random.u32(1..4),
-        }),
-        rate: (random.f64() < 0.2).then(|| Rate {
-            events: random.u32(200..5_000),
-            per: Duration::from_secs(1),
-        }),
-        dead_letter: Some(DeadLetter {
-            topic: DEAD.into(),
-            max_ratio: None,
-        }),
-        config: "{}".into(),
-        outputs: vec![Output {
-            name: "default".into(),
-            topic: Some(OUTPUT.into()),
-            partitions: None,
-        }],
-        on_lost_position: OnLostPosition::Stop,
+    fn mend(&mut self) {
+        self.mended = true;
+        self.plugin.mend();
+        let mut world = self.world.lock();
+        world
+            .trace
+            .note(About::All, || "the plugin is mended".to_owned());
+    }
+
+    /// Retention takes events that the group has not settled, some or all.
+    fn overtake(&mut self, partition: u32) {
+        let mut world = self.world.lock();
+        let committed = world.committed.get(&place(partition));
+        let next = committed.map_or(0, |progress| progress.next);
+        let end = world.ends[partition as usize];
+        if next < end {
+            let most = end.min(next + 30);
+            let start = self.random.u64(next + 1..=most);
+            world.retain(partition, start);
+        }
+    }
+
+    /// An operator moves positions that retention overtook, where the consumer does not by itself.
+    fn reset_positions(&mut self) {
+        if self.scenario.settings.on_lost_position != OnLostPosition::Stop {
+            return;
+        }
+        let mut world = self.world.lock();
+        for partition in 0..self.scenario.partitions {
+            let start = world.starts[partition as usize];
+            let name = place(partition);
+            let progress = world.committed.get(&name).cloned().unwrap_or_default();
+            if progress.next >= start || !world.transactions.is_stable(partition) {
+                continue;
+            }
+            world.told_of_gap(partition, progress.next, start);
+            world.trace.note(About::Partition(partition), || {
+                format!("an operator moves {name} from {} to {start}", progress.next)
+            });
+            let above = progress.above.into_iter().filter(|range| range.end > start);
+            let above = above
+                .map(|range| range.start.max(start)..range.end)
+                .collect();
+            world
+                .committed
+                .insert(name, Progress { next: start, above });
+        }
+    }
+
+    fn judge(&mut self) {
+        let finished = self.world.lock().is_done();
+        if finished {
+            let world = self.world.lock();
+            let mut wrong = checks::ends(&world, &self.scenario, self.mended);
+            wrong.extend(checks::order(&world, self.scenario.settings.ordering));
+            drop(world);
+            self.violate(wrong);
+        }
+        if self.scenario.settings.delivery == Delivery::AtMostOnce {
+            self.violate(self.plugin.repeats());
+        }
+    }
+
+    fn violate(&self, wrong: checks::Wrong) {
+        let mut world = self.world.lock();
+        for (about, text) in wrong {
+            world.trace.violate(about, text);
+        }
     }
 }

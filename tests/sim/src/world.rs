@@ -1,13 +1,17 @@
 //! What outlives a crash: the topics, and what the group committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millstream::broker::Commit;
 use millstream::decide::offsets::Progress;
 use millstream::event::{Block, BlockBuilder, NewEvent, TopicPartition};
-use millstream::records::Records;
+use millstream::records::{RecordView, Records};
 use parking_lot::Mutex;
+
+use crate::coordinator::Coordinator;
+use crate::plugin;
+use crate::trace::{About, Trace};
 
 /// The topic that is consumed.
 pub const INPUT: &str = "input";
@@ -16,12 +20,19 @@ pub const OUTPUT: &str = "output";
 /// The topic of dead letters.
 pub const DEAD: &str = "dead";
 
+/// A partition of the input topic.
+pub fn place(partition: u32) -> TopicPartition {
+    TopicPartition::new(INPUT, partition)
+}
+
 /// An event of the input topic.
 #[derive(Clone, Debug)]
 pub struct Input {
     pub offset: u64,
     pub key: Option<String>,
     pub value: String,
+    /// Through how many consumers it came.
+    pub hops: u32,
 }
 
 /// A record that was written.
@@ -35,25 +46,38 @@ pub struct Wrote {
     pub reason: Option<String>,
 }
 
-/// The durable part of the simulation.
-#[derive(Debug, Default)]
+/// The durable part of the simulation, and the checks of what is done to it.
+#[derive(Debug)]
 pub struct World {
     /// By partition; offsets rise, with gaps.
     pub input: Vec<Vec<Input>>,
+    /// The first offset that retention left, by partition.
+    pub starts: Vec<u64>,
     /// One past the last offset of each partition, markers included.
     pub ends: Vec<u64>,
     pub derived: Vec<Wrote>,
     pub dead: Vec<Wrote>,
+    /// Sources of everything that was written.
+    written: BTreeSet<(u32, u64)>,
     pub committed: BTreeMap<TopicPartition, Progress>,
     /// Which incarnation and assignment may commit a partition.
     pub owners: BTreeMap<u32, u64>,
-    pub violations: Vec<String>,
+    pub transactions: Coordinator,
+    pub trace: Trace,
+    /// Events that retention took and whose consumer was told so.
+    pub gone: BTreeSet<(u32, u64)>,
+    /// Events that an operator asked to skip.
+    pub skipping: BTreeSet<(u32, u64)>,
+    /// Those of which the consumer said that they are.
+    pub skipped: BTreeSet<(u32, u64)>,
     /// Whether a position may stand behind events that nothing followed from yet (at most once).
     pub claims: bool,
     /// The life of the consumer that goes on now, from 1 on.
     pub life: u64,
     /// Whether nothing may be written twice (at most once, exactly once).
     pub once: bool,
+    /// With a topology that feeds itself: the most events that its input may grow to.
+    pub most_events: usize,
 }
 
 /// Shared by broker and checks.
@@ -61,17 +85,40 @@ pub type SharedWorld = Arc<Mutex<World>>;
 
 impl World {
     /// Events by seed: keys and commands as the plugin understands them, in partitions with gaps.
-    pub fn new(random: &mut fastrand::Rng, partitions: u32, events: usize) -> Self {
-        let mut world = Self::default();
-        for _ in 0..partitions {
+    pub fn new(random: &mut fastrand::Rng, partitions: u32, events: usize, trace: Trace) -> Self {
+        let mut world = Self {
+            input: Vec::new(),
+            starts: vec![0; partitions as usize],
+            ends: Vec::new(),
+            derived: Vec::new(),
+            dead: Vec::new(),
+            written: BTreeSet::new(),
+            committed: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            transactions: Coordinator::default(),
+            trace,
+            gone: BTreeSet::new(),
+            skipping: BTreeSet::new(),
+            skipped: BTreeSet::new(),
+            claims: false,
+            life: 0,
+            once: false,
+            most_events: usize::MAX,
+        };
+        for partition in 0..partitions {
             let mut offset = random.u64(0..5);
             let mut log = Vec::new();
             for _ in 0..events {
                 let key = (random.f64() > 0.1).then(|| format!("k{}", random.u32(0..6)));
+                let value = plugin::command(random);
+                world.trace.note(About::event(partition, offset), || {
+                    format!("produced {} `{value}` key {key:?}", show(partition, offset))
+                });
                 log.push(Input {
                     offset,
                     key,
-                    value: crate::plugin::command(random),
+                    value,
+                    hops: 0,
                 });
                 offset += 1 + u64::from(random.f64() < 0.1) * random.u64(1..4);
             }
@@ -89,7 +136,7 @@ impl World {
         if events.is_empty() {
             return None;
         }
-        let mut builder = BlockBuilder::new(TopicPartition::new(INPUT, partition), events.len(), 0);
+        let mut builder = BlockBuilder::new(place(partition), events.len(), 0);
         for event in events {
             builder.push(NewEvent {
                 offset: event.offset,
@@ -98,8 +145,38 @@ impl World {
                 key: event.key.as_deref().map(str::as_bytes),
                 value: Some(event.value.as_bytes()),
             });
+            if event.hops > 0 {
+                let hops = event.hops.to_string();
+                builder.push_header(b"millstream-hops", Some(hops.as_bytes()));
+            }
         }
         Some(builder.build())
+    }
+
+    /// The value of an input event.
+    pub fn value(&self, partition: u32, offset: u64) -> Option<&str> {
+        let log = self.input.get(partition as usize)?;
+        let index = log.binary_search_by_key(&offset, |event| event.offset);
+        index.ok().map(|index| log[index].value.as_str())
+    }
+
+    /// Retention takes what lies below `start`.
+    pub fn retain(&mut self, partition: u32, start: u64) {
+        let first = &mut self.starts[partition as usize];
+        *first = (*first).max(start);
+        self.trace.note(About::Partition(partition), || {
+            format!("retention leaves {INPUT}/{partition} from {start} on")
+        });
+    }
+
+    /// A consumer that stood at `from` was told that retention took what lies below `to`.
+    pub fn told_of_gap(&mut self, partition: u32, from: u64, to: u64) {
+        let log = &self.input[partition as usize];
+        let gone = log
+            .iter()
+            .filter(|event| (from..to).contains(&event.offset));
+        self.gone
+            .extend(gone.map(|event| (partition, event.offset)));
     }
 
     /// Appends the first `count` records of a consumer's `life`.
@@ -112,113 +189,151 @@ impl World {
             return;
         }
         for record in records.iter().take(count) {
-            let header = |name: &str| {
-                record
-                    .headers()
-                    .find(|(found, _)| *found == name.as_bytes())
-                    .and_then(|(_, value)| value)
-                    .map(|value| String::from_utf8_lossy(value).into_owned())
-            };
-            let dead = &**record.topic() == DEAD;
-            let place = if dead {
-                header("millstream-dlq-partition").zip(header("millstream-dlq-offset"))
-            } else {
-                header("millstream-source").and_then(|source| {
-                    let mut parts = source.split('/').skip(1).map(str::to_owned);
-                    parts.next().zip(parts.next())
-                })
-            };
-            let place = place.and_then(|(p, o)| p.parse().ok().zip(o.parse().ok()));
-            let Some((partition, offset)) = place else {
-                self.violations
-                    .push("a record does not say where it comes from".to_owned());
-                continue;
-            };
-            let wrote = Wrote {
-                partition,
-                offset,
-                key: record
-                    .key()
-                    .map(|key| String::from_utf8_lossy(key).into_owned()),
-                reason: header("millstream-dlq-reason"),
-            };
-            let place = |known: &&Wrote| known.partition == partition && known.offset == offset;
-            if self.once
-                && self
-                    .derived
-                    .iter()
-                    .chain(&self.dead)
-                    .any(|known| place(&known))
-            {
-                self.violations
-                    .push(format!("I2: {partition}/{offset} is written twice"));
-            }
-            if dead {
-                self.dead.push(wrote);
-            } else {
-                self.derived.push(wrote);
-            }
+            self.append_one(&record, life);
         }
     }
 
-    /// Stores a commit and checks it: it claims nothing unsettled, never goes back (I4), and comes
-    /// from who has the partition (I6).
-    pub fn commit(&mut self, commit: &Commit, assignment: u64) {
-        let partition = commit.partition.partition;
-        if self.owners.get(&partition) != Some(&assignment) {
-            self.violations.push(format!(
-                "I6: {} committed after it was given up",
-                commit.partition
-            ));
+    fn append_one(&mut self, record: &RecordView<'_>, life: u64) {
+        let dead = &**record.topic() == DEAD;
+        let Some((partition, offset)) = source_of(record) else {
+            let text = "a record does not say where it comes from".to_owned();
+            self.trace.violate(About::All, text);
             return;
+        };
+        let about = About::event(partition, offset);
+        let reason = header(record, "millstream-dlq-reason");
+        self.trace.note(about, || {
+            let what = match &reason {
+                Some(reason) => format!("dead letter ({reason})"),
+                None => "derived event".to_owned(),
+            };
+            format!(
+                "written: {what} of {}, life {life}",
+                show(partition, offset)
+            )
+        });
+        let again = !self.written.insert((partition, offset));
+        if self.once && again {
+            let text = format!("I2: {} is written twice", show(partition, offset));
+            self.trace.violate(about, text);
         }
-        let before = self
-            .committed
-            .get(&commit.partition)
-            .cloned()
-            .unwrap_or_default();
-        if commit.progress.next < before.next {
-            let (from, to) = (before.next, commit.progress.next);
-            self.violations.push(format!(
-                "I4: {} went back from {from} to {to}",
-                commit.partition
-            ));
+        let key = record
+            .key()
+            .map(|key| String::from_utf8_lossy(key).into_owned());
+        if &**record.topic() == INPUT {
+            self.feed(record, offset);
         }
-        for event in &self.input[partition as usize] {
-            if !self.claims
-                && commit.progress.covers(event.offset)
-                && !self.is_settled(partition, event)
-            {
-                let text = format!(
-                    "I4: {} claims {} ({})",
-                    commit.partition, event.offset, event.value
-                );
-                self.violations.push(text);
+        let log = if dead {
+            &mut self.dead
+        } else {
+            &mut self.derived
+        };
+        log.push(Wrote {
+            partition,
+            offset,
+            key,
+            reason,
+        });
+    }
+
+    /// A derived event that is read again.
+    fn feed(&mut self, record: &RecordView<'_>, turn: u64) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let partition = turn as usize % self.input.len();
+        let offset = self.ends[partition];
+        self.input[partition].push(Input {
+            offset,
+            key: record.key().map(text),
+            value: record.value().map(text).unwrap_or_default(),
+            hops: header(record, "millstream-hops")
+                .and_then(|hops| hops.parse().ok())
+                .unwrap_or(0),
+        });
+        // A marker of its transaction follows.
+        self.ends[partition] = offset + 2;
+        if self.input.iter().map(Vec::len).sum::<usize>() == self.most_events {
+            let text = "storm: a topology that feeds itself does not end".to_owned();
+            self.trace.violate(About::All, text);
+        }
+    }
+
+    /// Stores a commit of who has the partition, and checks it: it claims nothing unsettled and
+    /// never goes back (I4).
+    pub fn commit(&mut self, commit: &Commit, life: u64) {
+        let partition = commit.partition.partition;
+        let name = &commit.partition;
+        let before = self.committed.get(name).cloned().unwrap_or_default();
+        let (from, to) = (before.next, commit.progress.next);
+        let end = commit.progress.above.last().map_or(to, |range| range.end);
+        let about = About::Events(partition, from.min(to), end.max(to));
+        self.trace.note(about, || {
+            let above = &commit.progress.above;
+            format!("committed: {name} from {from} to {to}, above {above:?}, life {life}")
+        });
+        if to < from {
+            let text = format!("I4: {name} went back from {from} to {to}");
+            self.trace.violate(about, text);
+        }
+        let log = &self.input[partition as usize];
+        let first = log.partition_point(|event| event.offset < from.min(to));
+        let mut wrong = Vec::new();
+        for event in &log[first..] {
+            let (offset, about) = (event.offset, About::event(partition, event.offset));
+            let covers = commit.progress.covers(offset);
+            if !self.claims && covers && !self.is_settled(partition, event) {
+                wrong.push((
+                    about,
+                    format!("I4: {name} claims {offset} ({})", event.value),
+                ));
             }
-            if before.covers(event.offset) && !commit.progress.covers(event.offset) {
-                self.violations
-                    .push(format!("I4: {} forgets {}", commit.partition, event.offset));
+            if before.covers(offset) && !covers {
+                wrong.push((about, format!("I4: {name} forgets {offset}")));
             }
         }
-        self.committed
-            .insert(commit.partition.clone(), commit.progress.clone());
+        for (about, text) in wrong {
+            self.trace.violate(about, text);
+        }
+        self.committed.insert(name.clone(), commit.progress.clone());
     }
 
     fn is_settled(&self, partition: u32, event: &Input) -> bool {
-        let wrote = |log: &[Wrote]| {
-            log.iter()
-                .any(|wrote| wrote.partition == partition && wrote.offset == event.offset)
-        };
-        crate::plugin::is_dropped(&event.value) || wrote(&self.derived) || wrote(&self.dead)
+        let place = (partition, event.offset);
+        plugin::is_dropped(&event.value)
+            || self.written.contains(&place)
+            || self.gone.contains(&place)
+            || self.skipping.contains(&place)
     }
 
     /// Whether the group has reached every end.
     pub fn is_done(&self) -> bool {
-        self.ends.iter().enumerate().all(|(partition, end)| {
-            let name = TopicPartition::new(INPUT, partition as u32);
-            self.committed
-                .get(&name)
-                .is_some_and(|progress| progress.next >= *end)
+        self.ends.iter().zip(0..).all(|(end, partition)| {
+            let committed = self.committed.get(&place(partition));
+            committed.is_some_and(|progress| progress.next >= *end)
         })
     }
+}
+
+/// As an operator would name an event.
+pub fn show(partition: u32, offset: u64) -> String {
+    format!("{INPUT}/{partition}@{offset}")
+}
+
+/// Where the event lies that a record follows from.
+pub fn source_of(record: &RecordView<'_>) -> Option<(u32, u64)> {
+    let (partition, offset) = if &**record.topic() == DEAD {
+        header(record, "millstream-dlq-partition").zip(header(record, "millstream-dlq-offset"))?
+    } else {
+        let source = header(record, "millstream-source")?;
+        let mut parts = source.split('/').skip(1).map(str::to_owned);
+        parts.next().zip(parts.next())?
+    };
+    partition.parse().ok().zip(offset.parse().ok())
+}
+
+fn header(record: &RecordView<'_>, name: &str) -> Option<String> {
+    record
+        .headers()
+        .find(|(found, _)| *found == name.as_bytes())
+        .and_then(|(_, value)| value)
+        .map(|value| String::from_utf8_lossy(value).into_owned())
 }

@@ -10,9 +10,8 @@
 //! ```
 //! A commit is in doubt after a time-out, a fatal or transport error, or when it took long: librdkafka
 //! sends the request again by itself, and may report the success of a transaction that a delayed
-//! first request ended (it lacks KIP-890; librdkafka issue 5423). A new producer of the same
-//! transactional id ends whatever was open; then the committed positions are the truth, for they are
-//! part of the transaction.
+//! first request ended (it lacks KIP-890; librdkafka issue 5423). `decide/doubt.rs` says when that is
+//! and how it is resolved.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,13 +30,12 @@ use super::raw::{self, Failure, GroupMetadata, Writer};
 use super::source::Ends;
 use super::transactor::{Inbox, Job, Transaction};
 use crate::broker::TransactError;
+use crate::decide::doubt::{self, Doubt, Resolution, Step};
 use crate::event::TopicPartition;
 use crate::records::Records;
 
 /// How long a call to the coordinator may take.
 const CALL_WAIT: Duration = Duration::from_secs(10);
-/// A commit that took longer is in doubt.
-const DOUBT_AFTER: Duration = Duration::from_secs(2);
 /// How long records may be on their way: a little less than the transaction itself may last.
 const DELIVERY_WAIT: Duration = Duration::from_secs(14);
 /// How long an abort waits for reports of what is under way; a producer that waits for more is
@@ -71,7 +69,7 @@ enum Ended {
     Aborted(String),
     Undelivered(Undelivered),
     /// Only what was committed can tell.
-    InDoubt(String),
+    InDoubt(Doubt),
 }
 
 impl TransactorThread {
@@ -175,13 +173,13 @@ impl TransactorThread {
                 self.abort();
                 Err(self.blame(job, &undelivered))
             }
-            Ended::InDoubt(reason) => {
+            Ended::InDoubt(doubt) => {
                 tracing::warn!(
                     consumer = &*self.listener.owner,
-                    "a transaction is in doubt, what was committed is looked up: {reason}"
+                    "a transaction is in doubt, what was committed is looked up: {doubt}"
                 );
                 self.discard();
-                self.resolve(job, reason)
+                self.resolve(job, &doubt)
             }
         }
     }
@@ -216,20 +214,10 @@ impl TransactorThread {
         let begun = Instant::now();
         let committed = writer.commit_transaction(CALL_WAIT);
         let faults = self.listener.faults.load(Ordering::Acquire) - faults;
-        match committed {
-            Ok(()) if faults > 0 => Err(Ended::InDoubt(
-                "the connection failed while it was committed".to_owned(),
-            )),
-            Ok(()) if begun.elapsed() > DOUBT_AFTER => {
-                Err(Ended::InDoubt("the commit took long".to_owned()))
-            }
-            Ok(()) => {
-                self.open = None;
-                Ok(())
-            }
-            // Whatever librdkafka says of it: the request may have reached the coordinator.
-            Err(failure) => Err(Ended::InDoubt(failure.to_string())),
-        }
+        let answer = committed.map_err(|failure| failure.to_string());
+        doubt::of(answer, faults, begun.elapsed()).map_err(Ended::InDoubt)?;
+        self.open = None;
+        Ok(())
     }
 
     fn parts(&mut self) -> Result<(&mut Writer, &mut OpenTransaction), Ended> {
@@ -380,39 +368,38 @@ impl TransactorThread {
     }
 
     /// Finds out what became of a transaction whose commit is in doubt.
-    fn resolve(&mut self, job: &Transaction, reason: String) -> Result<(), TransactError> {
+    fn resolve(&mut self, job: &Transaction, doubt: &Doubt) -> Result<(), TransactError> {
         let partitions: Vec<TopicPartition> = job
             .commits
             .iter()
             .map(|commit| commit.partition.clone())
             .collect();
+        let mut resolution = Resolution::default();
         while !job.reply.is_closed() {
-            // Its registration ends the transaction one way or the other.
-            if self.prepare().is_ok()
+            if resolution.step() == Step::Register && self.prepare().is_ok() {
+                resolution.registered();
+            }
+            if resolution.step() == Step::Read
                 && let Some(member) = self.ends.member()
                 && let Ok(committed) = positions::committed(&*member, &partitions, CALL_WAIT)
             {
-                // Who took a partition over meanwhile can only have moved it on.
-                let took_effect = !job.commits.is_empty()
-                    && job.commits.iter().all(|commit| {
-                        committed.get(&commit.partition).is_some_and(|found| {
-                            *found == commit.progress || found.next > commit.progress.next
-                        })
-                    });
+                let commits = job.commits.iter();
+                let took_effect = resolution.took_effect(
+                    commits.map(|commit| (&commit.progress, committed.get(&commit.partition))),
+                );
                 tracing::info!(
                     consumer = &*self.listener.owner,
                     took_effect,
                     "the transaction in doubt is resolved"
                 );
-                return if took_effect {
-                    Ok(())
-                } else {
-                    Err(TransactError::Aborted(reason))
+                return match took_effect {
+                    true => Ok(()),
+                    false => Err(TransactError::Aborted(doubt.to_string())),
                 };
             }
             self.inbox.wake.wait(RETRY);
         }
-        Err(TransactError::Aborted(reason))
+        Err(TransactError::Aborted(doubt.to_string()))
     }
 
     /// Throws the producer away, and with it what is open.
