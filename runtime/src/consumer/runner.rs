@@ -362,10 +362,12 @@ impl Runner {
         let Outlet::Atomic(transactions) = &self.writer else {
             return self.positions.commit_due();
         };
+        // Not a time in the past while none may begin: it would wake the loop again and again.
         let positions = self
             .positions
             .commit_due()
-            .filter(|_| !transactions.is_running());
+            .filter(|_| !transactions.is_running())
+            .map(|at| transactions.not_sooner(at));
         [transactions.due(), positions].into_iter().flatten().min()
     }
 

@@ -123,8 +123,12 @@ impl Transactions {
         if self.running.is_some() || self.culprit.is_some() {
             return None;
         }
-        let due = self.due?;
-        Some(self.not_before.map_or(due, |at| at.max(due)))
+        Some(self.not_sooner(self.due?))
+    }
+
+    /// This time, or when the next one may begin after one that was aborted.
+    pub fn not_sooner(&self, at: Instant) -> Instant {
+        self.not_before.map_or(at, |not_before| not_before.max(at))
     }
 
     /// Whether one may begin at all.
