@@ -60,8 +60,9 @@ test: lint plugins ## every test; those against a real Kafka where Java 17 and M
 sim: setup ## more seeds of the simulation (SEEDS=)
 	SEEDS=$(SEEDS) $(CARGO) test -p millstream-sim --test seeds
 
-faults: plugins ## the long tests of faults, against a real Kafka
+faults: plugins ## the long tests of faults, on the embedded broker and against a real Kafka
 	$(CARGO) build --workspace --bins --tests
+	MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test -p millstream-whole-tests -- --ignored
 	MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test -p millstream-kafka-tests -- --ignored
 
 bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)

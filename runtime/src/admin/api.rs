@@ -23,7 +23,8 @@ pub(super) async fn consumers(Extract(state): Extract<Arc<State>>) -> Json<Vec<C
     Json(state.health.consumers())
 }
 
-/// `POST /api/v1/consumers/{consumer}/skip`: moves a halted partition past the event it halted at.
+/// `POST /api/v1/consumers/{consumer}/skip`: moves a partition past an event that it
+/// halted at or that the circuit breaker keeps.
 pub(super) async fn skip(
     Extract(state): Extract<Arc<State>>,
     Path(consumer): Path<String>,

@@ -18,6 +18,7 @@ use crate::config::{self, Delivery, TopicPattern};
 use crate::consumer::generation::Generation;
 use crate::consumer::runner::{Parts, Runner};
 use crate::consumer::status;
+use crate::consumer::trials::{self, TrialRoom};
 use crate::decide::admission::Budget;
 use crate::metrics::Metrics;
 use crate::plugin::{Host, Instance, PluginHooks, StartError};
@@ -102,6 +103,7 @@ async fn try_load(
 /// The consumers at work.
 pub struct Running {
     tasks: JoinSet<anyhow::Result<()>>,
+    trial_room: TrialRoom,
     drains: Vec<oneshot::Sender<Instant>>,
 }
 
@@ -110,6 +112,7 @@ impl Running {
     pub fn new() -> Self {
         Self {
             tasks: JoinSet::new(),
+            trial_room: trials::room(),
             drains: Vec::new(),
         }
     }
@@ -149,7 +152,8 @@ impl Running {
             ledger: metrics.ledger(&settings.name),
             status,
             first_instance,
-        });
+        })
+        .sharing(self.trial_room.clone());
         health.commanded_by(&settings.name, runner.commander());
         let (drain, drained) = oneshot::channel();
         self.drains.push(drain);

@@ -281,6 +281,7 @@ enrich    orders          1         -    0    0  stopped
         let progress = Progress {
             next: 0,
             above: std::iter::once(1..2).collect(),
+            watch: None,
         };
         topics.set_positions(vec![(TopicPartition::new("orders", 0), progress)]);
         assert_eq!(shown(&topics, None).await[0].lag, 2);

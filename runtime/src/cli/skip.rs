@@ -1,4 +1,4 @@
-//! `millstream skip CONSUMER TOPIC/PARTITION@OFFSET`: moves a halted partition past one event.
+//! `millstream skip CONSUMER TOPIC/PARTITION@OFFSET`: moves a partition past one event.
 //!
 //! ```text
 //! a runtime answers ──▶ it tells the consumer, which goes on at once
@@ -18,7 +18,7 @@ pub struct Args {
     /// The consumer, by its name in the configuration
     consumer: String,
 
-    /// The event that the partition halted at, such as orders/3@1042
+    /// The event that the partition halted at or the circuit breaker keeps, such as orders/3@1042
     #[arg(value_name = "TOPIC/PARTITION@OFFSET")]
     place: EventPlace,
 }
@@ -26,7 +26,7 @@ pub struct Args {
 /// Skips the event.
 ///
 /// # Errors
-/// The partition is not halted at it, or it is settled already; the group has members elsewhere; or
+/// The partition is not halted at it and the breaker does not keep it, or it is settled already; the group has members elsewhere; or
 /// the broker fails.
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let config = connect::load(context)?;

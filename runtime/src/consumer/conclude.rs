@@ -42,6 +42,7 @@ impl Runner {
         }
         let deadline = self.settings().limits.deadline;
         let events = done.work.len();
+        let first = done.work.event(0).offset();
         match done.result {
             Ok(answer) => {
                 if let Some(lane) = self.lane(id) {
@@ -86,6 +87,7 @@ impl Runner {
                 self.conclude(id.assignment, Some(id.slot), done.work, answer);
             }
         }
+        self.came_through(id.assignment, first, now);
         if !mutation::is(Mutation::LaneForgotten) {
             self.consider(id, now);
         }
@@ -171,15 +173,22 @@ impl Runner {
         if partition.halted.is_some() {
             return;
         }
-        let name = partition.name.clone();
-        partition.halted = Some(reason.clone());
-        partition.halted_at = at;
-        partition.held_since.get_or_insert_with(Instant::now);
-        self.control.hold(std::slice::from_ref(&name));
         tracing::error!(
-            consumer = %self.settings().name, partition = %name, %reason,
+            consumer = %self.generation.settings.name, partition = %partition.name, %reason,
             "the partition halts and the others go on; mend the cause and start again, or skip the event"
         );
+        self.stand(id, at, reason);
+    }
+
+    /// Lets a partition stand, whatever for; what waits in it is thrown away.
+    pub(super) fn stand(&mut self, id: u64, at: Option<u64>, reason: String) {
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
+        partition.halted = Some(reason);
+        partition.halted_at = at;
+        partition.held_since.get_or_insert_with(Instant::now);
+        self.control.hold(std::slice::from_ref(&partition.name));
         self.abandon_waiting(id);
         self.show(Instant::now());
     }
@@ -299,6 +308,7 @@ impl Runner {
             self.settle(unit);
         }
         self.positions.committed_with(transacted.commits);
+        self.watched();
         let mut ledger = self.ledger.lock();
         ledger.commits_ok += 1;
         let took = transacted.took.as_secs_f64();
@@ -370,6 +380,9 @@ impl Runner {
         drop(ledger);
         if let Some(partition) = self.partitions.get_mut(&unit.assignment) {
             partition.load.remove(total);
+            if let Some(offset) = partition.trial_ended {
+                self.came_through(unit.assignment, offset, now);
+            }
         }
         self.open_valves(now);
     }
@@ -389,6 +402,7 @@ impl Runner {
         drop(ledger);
         if committed.result.is_ok() {
             self.call_claimed();
+            self.watched();
         }
         self.show(Instant::now());
     }
@@ -472,7 +486,7 @@ impl Runner {
         }
     }
 
-    fn lane(&mut self, id: LaneId) -> Option<&mut super::lane::Lane> {
+    pub(super) fn lane(&mut self, id: LaneId) -> Option<&mut super::lane::Lane> {
         self.partitions.get_mut(&id.assignment)?.lane(id.slot)
     }
 }

@@ -27,11 +27,13 @@ pub enum Reason {
     Oversize,
     Undeliverable,
     Hops,
+    /// It was in flight at three deaths of the process.
+    Crash,
 }
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rejected,
         Self::RetriesExhausted,
         Self::Trap,
@@ -42,6 +44,7 @@ impl Reason {
         Self::Oversize,
         Self::Undeliverable,
         Self::Hops,
+        Self::Crash,
     ];
 
     /// The reason of this name.
@@ -62,6 +65,7 @@ impl Reason {
             Self::Oversize => "oversize",
             Self::Undeliverable => "undeliverable",
             Self::Hops => "hops",
+            Self::Crash => "crash",
         }
     }
 }

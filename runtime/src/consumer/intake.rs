@@ -15,8 +15,10 @@ use super::status::State;
 use super::work::{Item, Work};
 use crate::broker::{Assignment, SourceEvent};
 use crate::clock;
+use crate::config::Delivery;
 use crate::decide::admission::{Load, Valve};
 use crate::decide::breaker::Phase;
+use crate::decide::crash::{Trial, Watch};
 use crate::decide::routing;
 use crate::event::{Block, EventView, TopicPartition};
 use crate::metrics::Outcome;
@@ -76,13 +78,28 @@ impl Runner {
             let id = self.next_assignment;
             self.next_assignment += 1;
             tracing::info!(consumer = %settings.name, %partition, position = progress.next, "partition assigned");
-            self.positions.assigned(&partition, id, &progress);
-            let state = Partition::new(
+            let mut state = Partition::new(
                 partition.clone(),
                 settings.ordering,
                 settings.batch,
                 settings.concurrency,
             );
+            // What was claimed at most once never comes again: it kills one process.
+            let watching = settings.delivery != Delivery::AtMostOnce;
+            if watching {
+                let in_flight = settings.in_flight.max_events;
+                state.trial = Trial::taken_up(progress.watch, self.life, in_flight);
+            }
+            let watch = match &state.trial {
+                // Until the first event is named nothing more is known than before.
+                Some(_) => progress.watch,
+                None => watching.then(|| Watch::working(self.life)),
+            };
+            self.positions.assigned(&partition, id, &progress, watch);
+            state.watched = !watching || self.positions.is_watched(&partition);
+            if state.trial.is_some() {
+                tracing::warn!(consumer = %settings.name, %partition, "who had the partition died; the events that may have been in flight run one at a time");
+            }
             self.partitions.insert(id, state);
             self.assignments.insert(partition, id);
         }
@@ -134,6 +151,10 @@ impl Runner {
         let in_lanes = load(sorted.wanted.len() + sorted.refused.len());
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.load.add(in_lanes);
+            if let Some(trial) = &mut partition.trial {
+                let wanted = sorted.wanted.iter();
+                wanted.for_each(|index| trial.read(block.event(*index as usize).offset()));
+            }
             if !sorted.wanted.is_empty() {
                 let slots = partition.enqueue(&block, (!all).then_some(sorted.wanted));
                 for slot in slots {
@@ -213,6 +234,13 @@ impl Runner {
     }
 
     fn caught_up(&mut self, partition: &TopicPartition, next: u64) {
+        let id = self.assignments.get(partition).copied();
+        if let Some((id, state)) = id.and_then(|id| Some((id, self.partitions.get_mut(&id)?)))
+            && let Some(trial) = &mut state.trial
+        {
+            trial.caught_up();
+            self.end_trial(id, Instant::now());
+        }
         if let Some(tracker) = self.positions.tracker(partition) {
             let before = tracker.position();
             tracker.caught_up(next);
@@ -234,6 +262,9 @@ impl Runner {
         self.ledger.lock().rebalanced(kind);
         let deadline = Instant::now() + REVOKE_WITHIN;
         for partition in &partitions {
+            if !lost {
+                self.positions.unwatch(partition);
+            }
             if let Some(id) = self.assignments.remove(partition) {
                 for (_, work, witness) in self.claims.withdraw(Some(id)) {
                     witness.ended();

@@ -172,6 +172,14 @@ impl Lane {
         load
     }
 
+    /// Whether an event that failed waits here.
+    pub fn holds_failed(&self, offset: u64) -> bool {
+        let held = self.holds.iter().flat_map(|hold| &hold.waiting);
+        self.returned.iter().chain(held).any(|(block, item)| {
+            item.failing_since.is_some() && block.event(item.index as usize).offset() == offset
+        })
+    }
+
     /// Whether there is something to call the plugin for.
     pub fn ready(&self, now: Instant) -> bool {
         if self.busy {

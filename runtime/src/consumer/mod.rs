@@ -31,6 +31,7 @@ pub mod runner;
 pub mod skip;
 pub mod status;
 mod transactions;
+pub mod trials;
 pub mod unit;
 pub mod work;
 mod writer;

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::lane::{Lane, Run, SLOTS, key_hash};
 use crate::config::{Batch, Ordering};
 use crate::decide::admission::Load;
+use crate::decide::crash::Trial;
 use crate::event::{Block, TopicPartition};
 
 /// See the module.
@@ -25,6 +27,16 @@ pub struct Partition {
     pub halted: Option<String>,
     /// The event that it halted at, where it was one.
     pub halted_at: Option<u64>,
+    /// Whether it is committed that it is worked on: no call begins before.
+    pub watched: bool,
+    /// The events that are tried one at a time after a death.
+    pub trial: Option<Trial>,
+    /// The lane whose next event is named: another one's naming in between would undo it.
+    pub trial_slot: Option<usize>,
+    /// The event of it whose call ended, while what follows from it is not written.
+    pub trial_ended: Option<u64>,
+    /// Held while one of them is tried that nothing may be tried beside.
+    pub trial_room: Option<OwnedSemaphorePermit>,
     /// The slot that the next events go to, without ordering.
     turn: usize,
     /// Blocks with unsettled events: their end and the timestamp of their first event.
@@ -50,10 +62,20 @@ impl Partition {
             held_since: None,
             halted: None,
             halted_at: None,
+            watched: false,
+            trial: None,
+            trial_slot: None,
+            trial_ended: None,
+            trial_room: None,
             turn: 0,
             unsettled: VecDeque::new(),
             end: None,
         }
+    }
+
+    /// How many lanes it may have.
+    pub fn slots(&self) -> usize {
+        self.lanes.len()
     }
 
     /// The lane in this slot, where there is one.
@@ -123,6 +145,14 @@ impl Partition {
             lane.busy = busy;
         }
         load
+    }
+
+    /// Whether an event that failed waits in one of its lanes.
+    pub fn holds_failed(&self, offset: u64) -> bool {
+        self.lanes
+            .iter()
+            .flatten()
+            .any(|lane| lane.holds_failed(offset))
     }
 
     /// The timestamp of the oldest event that is not settled, to within its block; `position` is

@@ -14,6 +14,7 @@ use super::unit::Unit;
 use super::work::Work;
 use crate::broker::{Commit, CommitError, Sink};
 use crate::config::CommitCadence;
+use crate::decide::crash::Watch;
 use crate::decide::offsets::{Progress, Tracker};
 use crate::decide::position_codec::{ADMISSION_LIMIT, encode_above};
 use crate::event::TopicPartition;
@@ -37,7 +38,18 @@ struct Committing {
 struct Tracked {
     assignment: u64,
     tracker: Tracker,
+    /// What is to be committed with the position.
+    watch: Option<Watch>,
     committed: Progress,
+}
+
+impl Tracked {
+    fn progress(&self) -> Progress {
+        Progress {
+            watch: self.watch,
+            ..self.tracker.progress()
+        }
+    }
 }
 
 /// See the module.
@@ -65,14 +77,46 @@ impl Positions {
         }
     }
 
-    /// A partition is ours from now on.
-    pub fn assigned(&mut self, partition: &TopicPartition, assignment: u64, progress: &Progress) {
+    /// A partition is ours from now on, under this watch.
+    pub fn assigned(
+        &mut self,
+        partition: &TopicPartition,
+        assignment: u64,
+        progress: &Progress,
+        watch: Option<Watch>,
+    ) {
         let tracked = Tracked {
             assignment,
             tracker: Tracker::new(progress),
+            watch,
             committed: progress.clone(),
         };
+        if watch != progress.watch {
+            self.commit_at = Some(Instant::now());
+        }
         self.tracked.insert(partition.clone(), tracked);
+    }
+
+    /// Commits another watch with a partition's position, at once.
+    pub fn watch(&mut self, partition: &TopicPartition, watch: Watch, now: Instant) {
+        if let Some(tracked) = self.tracked.get_mut(partition) {
+            tracked.watch = Some(watch);
+            self.commit_at = Some(now);
+        }
+    }
+
+    /// The next commit ends the watch over a partition.
+    pub fn unwatch(&mut self, partition: &TopicPartition) {
+        if let Some(tracked) = self.tracked.get_mut(partition) {
+            tracked.watch = None;
+        }
+    }
+
+    /// Whether the watch over a partition is committed.
+    pub fn is_watched(&self, partition: &TopicPartition) -> bool {
+        self.tracked
+            .get(partition)
+            .is_some_and(|tracked| tracked.committed.watch == tracked.watch)
     }
 
     /// A partition is not ours any more; nothing of it is settled or committed from now on (I6).
@@ -130,7 +174,10 @@ impl Positions {
             for settled in of_partition.flat_map(|unit| &unit.settled) {
                 tracker.settle(settled.offset);
             }
-            let progress = tracker.progress();
+            let progress = Progress {
+                watch: tracked.watch,
+                ..tracker.progress()
+            };
             if progress != tracked.committed {
                 commits.push(Commit {
                     partition: partition.clone(),
@@ -222,7 +269,7 @@ impl Positions {
             .tracked
             .iter()
             .filter_map(|(partition, tracked)| {
-                let progress = tracked.tracker.progress();
+                let progress = tracked.progress();
                 (progress != tracked.committed).then(|| Commit {
                     partition: partition.clone(),
                     progress,
@@ -333,7 +380,7 @@ mod tests {
         };
         let mut positions = Positions::new(sink.clone(), cadence);
         let partition = TopicPartition::new("orders", 0);
-        positions.assigned(&partition, 1, &Progress::at(0));
+        positions.assigned(&partition, 1, &Progress::at(0), None);
         let settle = |positions: &mut Positions, offsets: std::ops::Range<u64>| {
             let events = offsets.clone().count();
             for offset in offsets {

@@ -29,6 +29,7 @@ use super::partition::Partition;
 use super::positions::Positions;
 use super::skip::{self, Commander, Skip};
 use super::status::{PartitionStatus, SharedStatus, State};
+use super::trials::{self, TrialRoom};
 use super::work::Work;
 use crate::broker::{Control, Session, Source};
 use crate::config::{self, Batch, Delivery};
@@ -65,6 +66,9 @@ pub struct Runner {
     pub(super) control: Arc<dyn Control>,
     pub(super) writer: Outlet,
     pub(super) claims: Claims,
+    pub(super) trial_room: TrialRoom,
+    /// Tells this consumer's watches from those of before.
+    pub(super) life: u32,
     pub(super) positions: Positions,
     pub(super) budget: Budget,
     pub(super) instances: Instances,
@@ -76,7 +80,7 @@ pub struct Runner {
     /// When calls may begin that breaker or rate keep back.
     pub(super) room_due: Option<Instant>,
     queued: HashSet<LaneId>,
-    wakes: BinaryHeap<Reverse<(Instant, LaneId)>>,
+    pub(super) wakes: BinaryHeap<Reverse<(Instant, LaneId)>>,
     pub(super) guard: Guard,
     /// No instance can be started, or (without a breaker) what the plugin needs is down: no call
     /// before this time.
@@ -114,6 +118,8 @@ impl Runner {
             control: parts.session.control,
             writer: Outlet::new(sink.clone(), settings),
             claims: Claims::default(),
+            trial_room: trials::room(),
+            life: fastrand::u32(..),
             positions: Positions::new(sink, settings.commit),
             budget: Budget::new(settings.in_flight),
             instances,
@@ -134,6 +140,12 @@ impl Runner {
             next_tick: Instant::now(),
             generation: parts.generation,
         }
+    }
+
+    /// Shares the room for trials with the other consumers of the process.
+    pub fn sharing(mut self, trial_room: TrialRoom) -> Self {
+        self.trial_room = trial_room;
+        self
     }
 
     /// Reaches the consumer while it works.
@@ -195,20 +207,26 @@ impl Runner {
             let Some(partition) = self.partitions.get_mut(&id.assignment) else {
                 continue;
             };
-            if partition.halted.is_some() {
+            if partition.halted.is_some() || !self.may_try(id, now) {
                 continue;
             }
+            let Some(partition) = self.partitions.get_mut(&id.assignment) else {
+                continue;
+            };
+            let on_trial = partition.trial.is_some();
             let Some(lane) = partition.lane(id.slot) else {
                 continue;
             };
             let Some(room) = self.guard.room(now) else {
+                self.leave_trial_room(id.assignment);
                 self.room_due = self.guard.due(now);
                 self.queued.insert(id);
                 self.ready.push_front(id);
                 break;
             };
+            let most = if on_trial { 1 } else { room.events };
             let limits = Batch {
-                max_events: settings.batch.max_events.min(room.events),
+                max_events: settings.batch.max_events.min(most),
                 ..settings.batch
             };
             let work = match lane.ready(now) {
@@ -217,11 +235,22 @@ impl Runner {
             };
             if work.is_empty() {
                 self.guard.unused(room);
+                self.leave_trial_room(id.assignment);
                 // Everything that waits is held: its time must be noted, or the lane sleeps on.
                 self.consider(id, now);
                 continue;
             }
-            lane.busy = true;
+            let work = match on_trial {
+                true => self.try_event(id, work, now),
+                false => Some(work),
+            };
+            let Some(work) = work else {
+                self.guard.unused(room);
+                continue;
+            };
+            if let Some(lane) = self.lane(id) {
+                lane.busy = true;
+            }
             let retries = work.items.iter().filter(|item| item.attempt > 1).count();
             {
                 let mut ledger = self.ledger.lock();
@@ -318,7 +347,10 @@ impl Runner {
         });
         match fresh {
             Some(fresh) => self.ready.remove(fresh),
-            None if self.calls.is_empty() => self.ready.pop_front(),
+            // Nor while a partition is about to go on with one that has not failed.
+            None if self.calls.is_empty() && partitions.values().all(|p| p.watched) => {
+                self.ready.pop_front()
+            }
             None => None,
         }
     }
@@ -362,6 +394,7 @@ impl Runner {
         let Outlet::Atomic(transactions) = &self.writer else {
             return self.positions.commit_due();
         };
+        // Not a time in the past while none may begin: it would wake the loop again and again.
         let positions = self
             .positions
             .commit_due()
@@ -462,6 +495,7 @@ impl Runner {
             let done = self.positions.commit_all(deadline).await;
             if done {
                 self.call_claimed();
+                self.watched();
             }
             return done;
         }
@@ -532,6 +566,9 @@ impl Runner {
             ),
         }
         self.calls.shutdown().await;
+        for name in &names {
+            self.positions.unwatch(name);
+        }
         if !self.commit_all(deadline).await {
             tracing::warn!(
                 consumer = %self.settings().name,

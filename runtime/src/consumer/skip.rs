@@ -1,10 +1,12 @@
-//! Moving a halted partition past the event that it halted at, by an operator's word.
+//! Moving a partition past the event that it halted at, or that the circuit breaker keeps, by an
+//! operator's word.
 //!
 //! ```text
 //! Commander ─ Skip ─▶ Runner: settle that one offset ─▶ commit ─▶ Control::retake ─▶ Assigned anew
 //! ```
 //! What came behind the event was thrown away at the halt, so the partition is taken again where the
-//! group stands by then; what is settled above stays settled.
+//! group stands by then; what is settled above stays settled. A partition of which the breaker keeps
+//! events halts for it first.
 
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::runner::Runner;
+use crate::config::Delivery;
+use crate::decide::crash::Watch;
 use crate::event::TopicPartition;
 use crate::mutation::{self, Mutation};
 
@@ -39,11 +43,12 @@ pub fn channel() -> (Commander, mpsc::Receiver<Skip>) {
 }
 
 impl Commander {
-    /// Moves a halted partition past the event at `offset`.
+    /// Moves a partition past the event at `offset`, which it halted at or which the circuit breaker
+    /// keeps.
     ///
     /// # Errors
-    /// Why not: the partition is not halted at this event, is not this consumer's, or the position
-    /// could not be committed in time.
+    /// Why not: neither is so, the partition is not this consumer's, or the position could not be
+    /// committed in time.
     pub async fn skip(&self, partition: TopicPartition, offset: u64) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
         let skip = Skip {
@@ -75,7 +80,8 @@ impl Runner {
 
     async fn skip(&mut self, name: &TopicPartition, offset: u64) -> Result<(), String> {
         let deadline = Instant::now() + WITHIN;
-        self.check_halted_at(name, offset)?;
+        self.check_halted_at(name, offset)
+            .or_else(|why| self.halt_at_kept(name, offset).ok_or(why))?;
         // What was written before the halt settles first, or it would be repeated.
         while self.writer.is_writing(|partition| partition == name) {
             self.transact(Instant::now(), true);
@@ -91,6 +97,10 @@ impl Runner {
         {
             // Settled already where an earlier try did not get as far as the commit.
             tracker.settle(offset);
+        }
+        if self.settings().delivery != Delivery::AtMostOnce {
+            self.positions
+                .watch(name, Watch::working(self.life), Instant::now());
         }
         if !mutation::is(Mutation::SkipUncommitted) && !self.commit_all(deadline).await {
             return Err(format!(
@@ -112,6 +122,19 @@ impl Runner {
         Ok(())
     }
 
+    /// Halts a partition at an event that failed and that the breaker keeps; `None` where that is not
+    /// so.
+    fn halt_at_kept(&mut self, name: &TopicPartition, offset: u64) -> Option<()> {
+        let id = *self.assignments.get(name)?;
+        let partition = self.partitions.get(&id)?;
+        let keeps = self.guard.is_open() || self.guard.is_probing();
+        if !keeps || partition.halted.is_some() || !partition.holds_failed(offset) {
+            return None;
+        }
+        self.stand(id, Some(offset), format!("{offset} is being skipped"));
+        Some(())
+    }
+
     /// Whether it may be skipped; else why not.
     fn check_halted_at(&self, name: &TopicPartition, offset: u64) -> Result<(), String> {
         let partition = self
@@ -125,7 +148,8 @@ impl Runner {
         };
         let Some(reason) = &partition.halted else {
             return Err(format!(
-                "{name} is not halted; only the event that a partition halted at can be skipped"
+                "{name} is not halted, and no event that failed waits at {offset} for the circuit breaker; \
+                 only such an event can be skipped. Where it is tried at the moment, try again"
             ));
         };
         match partition.halted_at {

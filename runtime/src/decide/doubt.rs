@@ -103,8 +103,8 @@ mod tests {
 
     fn above(next: u64, above: &[std::ops::Range<u64>]) -> Progress {
         Progress {
-            next,
             above: above.to_vec(),
+            ..Progress::at(next)
         }
     }
 

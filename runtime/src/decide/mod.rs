@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod backoff;
 pub mod breaker;
+pub mod crash;
 pub mod dead_letter_share;
 pub mod doubt;
 pub mod offsets;

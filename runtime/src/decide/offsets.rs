@@ -13,13 +13,17 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::crash::Watch;
 use crate::mutation::{self, Mutation};
+
 /// A committed position: everything below `next` is settled, and so are the ranges above it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     pub next: u64,
     /// Rising, not touching one another, all above `next`.
     pub above: Vec<Range<u64>>,
+    /// That somebody works on the partition; none once it was given up in order.
+    pub watch: Option<Watch>,
 }
 
 impl Progress {
@@ -27,7 +31,7 @@ impl Progress {
     pub fn at(next: u64) -> Self {
         Self {
             next,
-            above: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -148,7 +152,7 @@ impl Tracker {
         self.window.front().map_or(self.read, |slot| slot.offset)
     }
 
-    /// What to commit.
+    /// What to commit, without a watch.
     pub fn progress(&self) -> Progress {
         let mut next = self.position();
         if mutation::is(Mutation::PositionAtWhatWasRead) {
@@ -204,9 +208,14 @@ impl Tracker {
             return Progress {
                 next: first.end,
                 above,
+                watch: None,
             };
         }
-        Progress { next, above }
+        Progress {
+            next,
+            above,
+            watch: None,
+        }
     }
 }
 
@@ -232,7 +241,8 @@ mod tests {
             tracker.progress(),
             Progress {
                 next: 10,
-                above: vec![11..13]
+                above: vec![11..13],
+                watch: None,
             }
         );
         assert!(tracker.settle(10));
@@ -280,7 +290,7 @@ mod tests {
                 above.push(at + gap..at + gap + length);
                 at += gap + length + 1;
             }
-            let before = Progress { next: start, above };
+            let before = Progress { next: start, above, watch: None };
             let mut tracker = Tracker::new(&before);
             let mut admitted = Vec::new();
             let mut read = start;

@@ -5,15 +5,19 @@
 //!                                   | varint(length << 1 | 1) byte{length}   8 × `length` offsets, a bit each
 //! ```
 //!
+//! A watch stands behind, in numbers: `"." life "." deaths "." first offset "." how many`.
+//!
 //! The tokens describe the offsets from the position on; a set bit is a settled offset. Long runs
 //! cost two or three bytes, a dense alternation one bit an offset: whatever 10,000 events in flight
 //! look like, it stays below the 4,096 bytes that Kafka takes (`offset.metadata.max.bytes`).
 
+use std::fmt::Write as _;
 use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
+use super::crash::Watch;
 use super::offsets::Progress;
 
 /// Metadata that begins otherwise is not ours, or of a later version.
@@ -29,33 +33,68 @@ pub const ADMISSION_LIMIT: usize = 2048;
 /// A run is worth a token of its own from this length on; shorter ones go into bitmaps.
 const RUN: u64 = 24;
 
-/// The ranges above `progress.next`, as commit metadata; empty where there are none.
+/// The longest form of a watch.
+const WATCH_BYTES: usize = 4 + 2 * 10 + 2 * 20;
+
+/// A position's ranges above `next` and its watch, as commit metadata; empty where there is neither.
 ///
 /// Past [`METADATA_LIMIT`] the highest ranges are left out: after a restart their events are
 /// processed again, which at least once allows.
 pub fn encode_above(progress: &Progress) -> String {
     let mut ranges = progress.above.as_slice();
-    loop {
-        if ranges.is_empty() {
+    let mut text = loop {
+        if ranges.is_empty() && progress.watch.is_none() {
             return String::new();
         }
         let text = encode(progress.next, ranges);
-        if text.len() <= METADATA_LIMIT {
-            return text;
+        if text.len() <= METADATA_LIMIT - WATCH_BYTES {
+            break text;
         }
         ranges = &ranges[..ranges.len() * 9 / 10];
+    };
+    if let Some(watch) = &progress.watch {
+        let Watch {
+            life,
+            deaths,
+            from,
+            until,
+        } = watch;
+        let length = until.saturating_sub(*from);
+        // Writing into a string cannot fail.
+        let _ = write!(text, ".{life}.{deaths}.{from}.{length}");
     }
+    text
 }
 
 /// A position from a commit's offset and metadata. Metadata that is absent, damaged or not ours
-/// means no ranges: events may repeat, none is lost.
+/// means no ranges and no watch: events may repeat, none is lost.
 pub fn decode_above(next: u64, metadata: &str) -> Progress {
-    let above = metadata
-        .strip_prefix(PREFIX)
-        .and_then(|text| STANDARD_NO_PAD.decode(text).ok())
+    let ours = metadata.strip_prefix(PREFIX).unwrap_or_default();
+    let (ranges, watch) = match ours.split_once('.') {
+        Some((ranges, watch)) => (ranges, decode_watch(watch)),
+        None => (ours, None),
+    };
+    let above = STANDARD_NO_PAD
+        .decode(ranges)
+        .ok()
         .and_then(|bytes| decode(next, &bytes))
         .unwrap_or_default();
-    Progress { next, above }
+    Progress { next, above, watch }
+}
+
+fn decode_watch(text: &str) -> Option<Watch> {
+    let mut numbers = text.split('.');
+    let watch = Watch {
+        life: numbers.next()?.parse().ok()?,
+        deaths: numbers.next()?.parse().ok()?,
+        from: numbers.next()?.parse().ok()?,
+        until: 0,
+    };
+    let length: u64 = numbers.next()?.parse().ok()?;
+    Some(Watch {
+        until: watch.from.checked_add(length)?,
+        ..watch
+    })
 }
 
 fn encode(next: u64, ranges: &[Range<u64>]) -> String {
@@ -185,7 +224,11 @@ mod tests {
             above.push(at + gap..at + gap + length);
             at += gap + length;
         }
-        Progress { next, above }
+        Progress {
+            next,
+            above,
+            watch: None,
+        }
     }
 
     #[test]
@@ -201,6 +244,9 @@ mod tests {
             "ms2:AAAA",
             "ms1:!!!",
             "ms1://///////////////w",
+            "ms1:.1.1",
+            "ms1:.1.1.5.-1",
+            "ms1:.9999999999.1.5.1",
         ] {
             assert_eq!(decode_above(7, text), Progress::at(7), "{text}");
         }
@@ -218,10 +264,17 @@ mod tests {
     /// Kafka refuses a commit with longer metadata, which would stop the partition for ever.
     #[test]
     fn past_the_limit_the_lowest_ranges_are_kept() {
-        let sparse = progress(0, &[(1 << 40, 1 << 33); 2_000]);
+        let mut sparse = progress(0, &[(1 << 40, 1 << 33); 2_000]);
+        sparse.watch = Some(Watch {
+            life: u32::MAX,
+            deaths: u32::MAX,
+            from: u64::MAX - 1,
+            until: u64::MAX,
+        });
         let text = encode_above(&sparse);
         assert!(text.len() <= METADATA_LIMIT);
         let kept = decode_above(0, &text);
+        assert_eq!(kept.watch, sparse.watch);
         assert!(!kept.above.is_empty());
         assert_eq!(kept.above[..], sparse.above[..kept.above.len()]);
     }
@@ -231,8 +284,12 @@ mod tests {
         fn what_is_encoded_is_decoded(
             next in 0u64..1 << 48,
             runs in prop::collection::vec((1u64..200, 1u64..200), 0..200),
+            watch in prop::option::of((any::<u32>(), any::<u32>(), 0..1u64 << 48, 0u64..100)),
         ) {
-            let progress = progress(next, &runs);
+            let mut progress = progress(next, &runs);
+            progress.watch = watch.map(|(life, deaths, from, length)| Watch {
+                life, deaths, from, until: from + length,
+            });
             prop_assert_eq!(decode_above(next, &encode_above(&progress)), progress);
         }
 

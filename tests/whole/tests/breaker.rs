@@ -148,6 +148,53 @@ fn while_it_is_open_no_call_is_made_nothing_is_fetched_and_everyone_is_told() {
     running.succeed(PATIENCE).unwrap();
 }
 
+/// Several events that fail for good, with nothing else to try, are an outage to the breaker: without
+/// this the topic stands until the plugin is mended.
+#[test]
+fn an_event_that_the_breaker_keeps_can_be_skipped_and_nothing_else() {
+    for ordering in ["partition", "key"] {
+        let more = format!(
+            "ordering = \"{ordering}\"\n{RETRY}{DEAD_LETTER}circuit_breaker = {{ open_for = \"1h\" }}\n"
+        );
+        let site = site(2, &more);
+        for partition in ["0", "1"] {
+            let lines = "a\tretry\na\tgood\n";
+            setting::produce(&site, "in", lines, &["-p", partition]).unwrap();
+        }
+        let mut running = site.start(&[]).unwrap();
+        until(&mut running, "open", |scrape| {
+            is(scrape, "open") && calls(scrape) >= 3.0
+        });
+        // Not yet called, behind an event that stays, and no event at all.
+        for place in ["in/0@1", "in/1@9"] {
+            let failed = setting::fail(&site, 1, &["skip", "hostile", place]).unwrap();
+            assert!(failed.stderr.contains("not halted"), "{failed:?}");
+        }
+        for place in ["in/0@0", "in/1@0"] {
+            let skipped = site.command(&["skip", "hostile", place]).unwrap();
+            let logs = running.logs();
+            assert!(skipped.status.success(), "{skipped:?}\n{logs}");
+        }
+        let scrape = until(&mut running, "taken up again", |scrape| {
+            scrape.value("millstream_assigned_partitions", &[NAME]) == Some(2.0)
+                && scrape.value("millstream_halted_partitions", &[NAME]) == Some(0.0)
+        });
+        assert!(is(&scrape, "open"), "a skip is no success");
+        let skipped = [NAME, ("topic", "in"), ("reason", "skipped")];
+        let skipped = scrape.value("millstream_events_skipped_total", &skipped);
+        assert_eq!(skipped, Some(2.0));
+        scrape.check_accounting().unwrap();
+        running.terminate().unwrap();
+        running.succeed(PATIENCE).unwrap();
+        let rows = site.succeed(&["lag", "--json"]).unwrap();
+        let rows: serde_json::Value = serde_json::from_str(&rows).unwrap();
+        for row in rows.as_array().unwrap() {
+            assert_eq!(row["position"], 1, "{ordering}: {row}");
+        }
+        assert!(events::all(&site, "dlq").unwrap().is_empty());
+    }
+}
+
 #[test]
 fn a_breaker_that_stays_open_ends_until_idle_with_the_reason() {
     let site = site(1, DEAD_LETTER);

@@ -79,6 +79,7 @@ async fn the_remote_topics_behave_like_the_ones_behind_them() {
     let position = Progress {
         next: 1,
         above: vec![5..7, 9..10],
+        watch: None,
     };
     bench
         .topics

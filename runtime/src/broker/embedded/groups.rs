@@ -9,14 +9,16 @@ use super::reader;
 use super::store::{self, Store, broken};
 use crate::broker::BrokerError;
 use crate::config::{OnLostPosition, Start};
+use crate::decide::crash::Watch;
 use crate::decide::offsets::Progress;
 use crate::event::TopicPartition;
 
 /// The form of a stored position.
 const VERSION: u8 = 1;
 
-/// The value of a position: version, `next`, and each range above as its distance from what came
-/// before and its length, as varints.
+/// The value of a position: version, `next`, how many ranges lie above it, and each as its distance
+/// from what came before and its length; then the watch, where there is one: life, deaths, the first
+/// offset and how many. All but the version as varints.
 pub fn encode(progress: &Progress) -> Vec<u8> {
     let mut out = vec![VERSION];
     put_number(&mut out, progress.next);
@@ -26,6 +28,12 @@ pub fn encode(progress: &Progress) -> Vec<u8> {
         put_number(&mut out, range.start.saturating_sub(before));
         put_number(&mut out, range.end.saturating_sub(range.start));
         before = range.end;
+    }
+    if let Some(watch) = &progress.watch {
+        put_number(&mut out, watch.life.into());
+        put_number(&mut out, watch.deaths.into());
+        put_number(&mut out, watch.from);
+        put_number(&mut out, watch.until.saturating_sub(watch.from));
     }
     out
 }
@@ -48,6 +56,21 @@ pub fn decode(value: &[u8]) -> Result<Progress, Damaged> {
         let end = start.checked_add(input.number()?).ok_or(Damaged::Short)?;
         progress.above.push(start..end);
         before = end;
+    }
+    if !input.0.is_empty() {
+        let small = |number: u64| u32::try_from(number).map_err(|_| Damaged::Short);
+        let (life, deaths, from) = (
+            small(input.number()?)?,
+            small(input.number()?)?,
+            input.number()?,
+        );
+        let until = from.checked_add(input.number()?).ok_or(Damaged::Short)?;
+        progress.watch = Some(Watch {
+            life,
+            deaths,
+            from,
+            until,
+        });
     }
     Ok(progress)
 }
@@ -143,8 +166,12 @@ mod tests {
         fn a_position_is_read_as_it_was_written(
             next in 0..u64::MAX / 4,
             gaps in proptest::collection::vec((1..1_000_u64, 1..1_000_u64), 0..20),
+            watch in proptest::option::of((any::<u32>(), any::<u32>(), 0..1_000_u64, 0..1_000_u64)),
         ) {
             let mut progress = Progress::at(next);
+            progress.watch = watch.map(|(life, deaths, from, length)| Watch {
+                life, deaths, from, until: from + length,
+            });
             let mut at = next;
             for (gap, length) in gaps {
                 progress.above.push(at + gap..at + gap + length);

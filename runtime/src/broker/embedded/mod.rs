@@ -16,7 +16,8 @@
 //!
 //! Everything lies in the folder `store` within `[broker] data_dir`: events, positions of groups and
 //! topics. Copy it only while no runtime runs. One process at a time opens it; a second one is told
-//! so and ends. Other processes produce and read through the first one's HTTP interface.
+//! who holds it and ends with exit code 70. A write that a crash cut short is dropped at the next
+//! start, which logs how much it was. Other processes produce and read through the first one's HTTP interface.
 //!
 //! **What an acknowledgement means.** With `durability = "sync"`, the default, an answered event is
 //! on disk: it survives a kill and a loss of power. With `"os"` it is with the kernel: it survives a
@@ -70,6 +71,7 @@ mod disk;
 mod fetcher;
 mod group_commit;
 mod groups;
+mod journals;
 mod keeper;
 mod log_writer;
 mod queue;

@@ -25,6 +25,7 @@ use fjall::{
     OwnedWriteBatch, PersistMode, UserKey, UserValue,
 };
 
+use super::journals::{self, Journals};
 use crate::broker::BrokerError;
 use crate::config::Durability;
 
@@ -65,6 +66,7 @@ impl Store {
             ))
         })?;
         let opened = |e| opening(&path, e);
+        let journals = Journals::of(&path);
         let db = Database::builder(&path)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
@@ -76,6 +78,12 @@ impl Store {
             .worker_threads(2)
             .open()
             .map_err(opened)?;
+        for (journal, bytes) in journals.cut() {
+            tracing::warn!(
+                journal = %journal.display(), bytes,
+                "the last write to the store was cut short and is dropped; with durability = \"sync\" nobody was answered for it"
+            );
+        }
         let store = Self {
             log: db.keyspace("log", log_options).map_err(opened)?,
             positions: db.keyspace("positions", small_options).map_err(opened)?,
@@ -210,11 +218,15 @@ fn small_options() -> KeyspaceCreateOptions {
 }
 
 fn opening(path: &Path, error: fjall::Error) -> BrokerError {
+    let holder = match journals::holder(path) {
+        Some(process) => format!("process {process}"),
+        None => "another process".to_owned(),
+    };
     let path = path.display();
     BrokerError::Store(match error {
         fjall::Error::Locked => format!(
-            "{path} is in use by another process; stop that process or use its HTTP interface, or \
-             give this one another [broker] data_dir"
+            "{path} is in use by {holder}; stop that process or use its HTTP interface, or give this \
+             one another [broker] data_dir"
         ),
         fjall::Error::InvalidVersion(_) => format!(
             "{path} has a format that this version of Millstream does not read; run the version \

@@ -185,6 +185,7 @@ mod tests {
         let progress = Progress {
             next: 12,
             above: vec![14..16],
+            watch: None,
         };
         let place = place(Some(progress.clone()), BOUNDS, 10, OnLostPosition::Stop);
         assert_eq!(

@@ -223,6 +223,7 @@ impl From<PositionReport> for (TopicPartition, Progress) {
         let progress = Progress {
             next: report.next,
             above: above.collect(),
+            watch: None,
         };
         (partition, progress)
     }
@@ -327,6 +328,7 @@ mod tests {
             Progress {
                 next: 4,
                 above: vec![6..9, 12..13],
+                watch: None,
             },
         );
         let there = PositionReport::from(&position);

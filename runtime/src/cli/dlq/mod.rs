@@ -7,6 +7,7 @@
 //! The topics are read twice, so that of an event that failed again after a replay its newest dead
 //! letter alone counts, and what is kept in memory is one small entry an event.
 
+mod case;
 mod filter;
 mod line;
 mod list;
@@ -50,6 +51,10 @@ enum Action {
         /// The event that failed, as `dlq list` shows it: TOPIC/PARTITION@OFFSET
         #[arg(value_name = "TOPIC/PARTITION@OFFSET")]
         place: EventPlace,
+
+        /// Print a test case for the plugin instead: the event as it was
+        #[arg(long)]
+        as_case: bool,
     },
     /// Send dead letters back to their consumer; they come after newer events of their keys
     Replay(replay::Args),
@@ -80,7 +85,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     };
     let result = match args.action {
         Action::List { .. } => list::run(&letters, context).await,
-        Action::Show { place, .. } => show::run(&letters, &place, context).await,
+        Action::Show { place, as_case, .. } => show::run(&letters, &place, as_case, context).await,
         Action::Replay(args) => replay::run(&letters, &args, context).await,
     };
     connection.close().await;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::super::place::{EventPlace, Source};
 use super::super::{Context, OutputFormat, terminal};
 use super::Letters;
+use super::case;
 use super::line::{Line, visible};
 use super::scan::Snapshot;
 use crate::config::time;
@@ -12,13 +13,14 @@ use crate::consumer::letter::Letter;
 use crate::event::EventView;
 use crate::json_event;
 
-/// Prints all of the newest dead letter of an event.
+/// Prints all of the newest dead letter of an event, or its test case.
 ///
 /// # Errors
 /// There is none, or the broker fails.
 pub async fn run(
     letters: &Letters<'_>,
     place: &EventPlace,
+    as_case: bool,
     context: &Context,
 ) -> anyhow::Result<()> {
     let wanted = Source::from(place);
@@ -51,6 +53,11 @@ pub async fn run(
         );
     };
     let event = block.event(index);
+    if as_case {
+        let mut out = serde_json::to_string_pretty(&case::of(&event, &letter)?)?;
+        out.push('\n');
+        return terminal::print(&out).await;
+    }
     if context.output == OutputFormat::Text {
         return terminal::print(&text(&event, &letter)).await;
     }

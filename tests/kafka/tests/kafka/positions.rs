@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use millstream::broker::Broker;
 use millstream::config::{OnLostPosition, Start};
+use millstream::decide::crash::Watch;
 use millstream::decide::offsets::Progress;
 use millstream::event::TopicPartition;
 use millstream_test_support::kafka;
@@ -31,6 +32,7 @@ async fn a_position_with_ranges_above_survives_a_restart() {
     let progress = Progress {
         next: 3,
         above: vec![4..6, 8..9],
+        watch: Some(Watch::working(7)),
     };
     member.commit(&partition, progress.clone()).await;
     member.leave().await;

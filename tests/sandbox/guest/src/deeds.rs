@@ -31,6 +31,10 @@ pub fn act(answer: &mut Answer, index: u32, command: &str, call: Call) {
         "hold" => eat(rest.parse().unwrap_or(1)),
         "exit" => std::process::exit(3),
         "sleep" => std::thread::sleep(Duration::from_secs(3_600)),
+        "hang" => {
+            log::write(log::Level::Error, Some(index), "hangs on the event", &[]);
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
         "garbage-span" => {
             let output = answer.forward(index);
             output.value.start = u32::MAX - 1;

@@ -4,6 +4,7 @@ use super::*;
 use crate::broker::embedded::fetcher::Fetcher;
 use crate::broker::embedded::session::SessionShared;
 use crate::broker::{Broker, Commit};
+use crate::decide::crash::Watch;
 use crate::decide::offsets::Progress;
 
 fn block_of(session: &mut Session) -> impl Future<Output = Vec<String>> + '_ {
@@ -38,6 +39,7 @@ async fn a_group_goes_on_where_it_stood_with_its_ranges() {
     let progress = Progress {
         next: 1,
         above: std::iter::once(2..3).collect(),
+        watch: Some(Watch::working(7)),
     };
     let commit = Commit {
         partition: TopicPartition::new("t", 0),

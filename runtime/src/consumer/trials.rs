@@ -1,0 +1,189 @@
+//! Partitions are watched while they are worked on, and after a death the events that may have
+//! caused it are tried one at a time; what is decided is in [`crate::decide::crash`].
+//!
+//! ```text
+//! assigned ─▶ watch committed ─▶ calls       found someone else's watch ─▶ Trial
+//!                                              │ one event, one call
+//!                   named, committed ◀─────────┤
+//!                          └─▶ call ─▶ came through ─▶ the next ─▶ over: ordinary work
+//! ```
+//! At most once needs none of it: what was claimed never comes again.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::assemble::{self, Context};
+use super::dead_letter::Reason;
+use super::lane::Back;
+use super::runner::{LaneId, Runner};
+use super::work::Work;
+use crate::clock;
+use crate::decide::crash::{Start, Trial, Watch};
+
+/// One event of two deaths at a time in all of the process: whoever was tried at the third is at
+/// fault, and not who happened to be tried beside it.
+pub type TrialRoom = Arc<Semaphore>;
+
+/// How soon is looked again whether the room is free.
+const ROOM_AGAIN: Duration = Duration::from_millis(10);
+
+/// Room for one.
+pub fn room() -> TrialRoom {
+    Arc::new(Semaphore::new(1))
+}
+
+impl Runner {
+    /// Whether a call for this lane's partition may begin, as far as deaths are concerned; if not, the
+    /// lane is considered again when it may.
+    pub(super) fn may_try(&mut self, id: LaneId, now: Instant) -> bool {
+        let Some(partition) = self.partitions.get_mut(&id.assignment) else {
+            return false;
+        };
+        if !partition.watched {
+            return false;
+        }
+        let Some(trial) = &partition.trial else {
+            return true;
+        };
+        if trial.is_busy() || partition.trial_slot.is_some_and(|slot| slot != id.slot) {
+            return false;
+        }
+        if trial.is_grave() && partition.trial_room.is_none() {
+            let Ok(room) = self.trial_room.clone().try_acquire_owned() else {
+                self.wakes.push(Reverse((now + ROOM_AGAIN, id)));
+                return false;
+            };
+            partition.trial_room = Some(room);
+        }
+        true
+    }
+
+    /// Begins the trial of the only event of `work`. `None` where it is not to be called now: it went
+    /// back to its lane until it is named, or was given up.
+    pub(super) fn try_event(&mut self, id: LaneId, work: Work, now: Instant) -> Option<Work> {
+        let partition = self.partitions.get_mut(&id.assignment)?;
+        let trial = partition.trial.as_mut()?;
+        let start = trial.start(work.event(0).offset());
+        partition.trial_slot = matches!(start, Start::Record(_)).then_some(id.slot);
+        match start {
+            Start::Call => return Some(work),
+            Start::Convict(deaths) => self.convict(id, work, deaths, now),
+            Start::Record(watch) => {
+                partition.watched = false;
+                if let Some(lane) = partition.lane(id.slot) {
+                    let back = Back::Again(work.items[0]);
+                    lane.give_back(&work, vec![back]);
+                }
+                self.positions.watch(&partition.name, watch, now);
+                // It may be what is committed already.
+                self.watched();
+            }
+        }
+        None
+    }
+
+    /// Gives an event up that was present at every death.
+    pub(super) fn convict(&mut self, id: LaneId, work: Work, deaths: u32, now: Instant) {
+        let offset = work.event(0).offset();
+        let generation = self.generation.clone();
+        let context = Context {
+            generation: &generation,
+            now,
+            now_ms: clock::now_ms(),
+            dice: 0.0,
+        };
+        let error = format!(
+            "the process died {deaths} times with this event in flight, the last time with it alone; \
+             it is not run again"
+        );
+        tracing::error!(
+            consumer = %self.settings().name, event = %assemble::describe(&work), deaths,
+            "an event was in flight each time the process died; it is given up"
+        );
+        let answer = assemble::refused(&context, &work, Reason::Crash, error);
+        self.conclude(id.assignment, Some(id.slot), work, answer);
+        self.came_through(id.assignment, offset, now);
+        self.consider(id, now);
+    }
+
+    /// Acts on positions that were committed: partitions go on whose watch is among them.
+    pub(super) fn watched(&mut self) {
+        let now = Instant::now();
+        let mut begin = Vec::new();
+        for (id, partition) in &mut self.partitions {
+            if !partition.watched && self.positions.is_watched(&partition.name) {
+                partition.watched = true;
+                begin.push(*id);
+            }
+        }
+        for id in begin {
+            self.leave_trial_room(id);
+            self.consider_all(id, now);
+        }
+    }
+
+    /// An event's call ended, or what follows from it is written. One that is tried alone has come
+    /// through when both is done.
+    pub(super) fn came_through(&mut self, assignment: u64, offset: u64, now: Instant) {
+        let Some(partition) = self.partitions.get_mut(&assignment) else {
+            return;
+        };
+        let Some(trial) = &mut partition.trial else {
+            return;
+        };
+        let name = partition.name.clone();
+        let alone = partition.trial_room.is_some();
+        if alone && self.writer.is_writing(|writing| *writing == name) {
+            partition.trial_ended = Some(offset);
+            return;
+        }
+        partition.trial_ended = None;
+        if !trial.came_through(offset, alone) {
+            return;
+        }
+        if alone {
+            // The room is left once it is not named any more: a death from then on is not its own.
+            partition.watched = false;
+            let watch = Watch::working(self.life);
+            self.positions.watch(&name, watch, now);
+            self.watched();
+        }
+        self.end_trial(assignment, now);
+        self.consider_all(assignment, now);
+    }
+
+    /// Goes on as usual where nothing is suspected any more.
+    pub(super) fn end_trial(&mut self, assignment: u64, now: Instant) {
+        let Some(partition) = self.partitions.get_mut(&assignment) else {
+            return;
+        };
+        if partition.trial.as_ref().is_some_and(Trial::is_over) {
+            partition.trial = None;
+            let name = partition.name.clone();
+            let watch = Watch::working(self.life);
+            self.positions.watch(&name, watch, now);
+            tracing::info!(consumer = %self.settings().name, partition = %name, "nothing is suspected any more");
+            self.consider_all(assignment, now);
+        }
+    }
+
+    /// Leaves the room where nothing is tried, or named to be.
+    pub(super) fn leave_trial_room(&mut self, assignment: u64) {
+        if let Some(partition) = self.partitions.get_mut(&assignment)
+            && !partition.trial.as_ref().is_some_and(Trial::is_named)
+        {
+            partition.trial_room = None;
+        }
+    }
+
+    fn consider_all(&mut self, assignment: u64, now: Instant) {
+        let slots = self.partitions.get(&assignment).map_or(0, |p| p.slots());
+        for slot in 0..slots {
+            self.consider(LaneId { assignment, slot }, now);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The embedded store on a full disk, with a torn last write, and held by another process.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what these helpers of tests cannot do fails the test"
+)]
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use millstream_test_support::process::{Answer, Site, post};
+use millstream_whole_tests::{events, setting};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const LINES: usize = 100;
+const BYTES: usize = 5_000;
+
+fn consumer() -> String {
+    setting::hostile_consumer("hostile", "in", "delivery = \"exactly-once\"\n").unwrap()
+}
+
+/// Posts lines as one request; what does not compress, or no disk would fill.
+fn produce(site: &Site, request: usize) -> Answer {
+    let mut random = fastrand::Rng::with_seed(request as u64);
+    let body: String = (0..LINES)
+        .map(|line| {
+            let noise: String = (0..BYTES).map(|_| random.alphanumeric()).collect();
+            let value = format!("{request}-{line} {noise}");
+            format!("{{\"key\":\"k{line}\",\"value\":\"{value}\"}}\n")
+        })
+        .collect();
+    let kind = ("content-type", "application/x-ndjson");
+    post(&site.admin(), "/topics/in", &[kind], &body).unwrap()
+}
+
+/// Every line of these requests is there once, in the topic and among what was derived.
+fn check(site: &Site, requests: usize) {
+    for topic in ["in", "derived"] {
+        let mut found: Vec<String> = events::all(site, topic)
+            .unwrap()
+            .into_iter()
+            .map(|event| event.value.unwrap().split(' ').next().unwrap().to_owned())
+            .collect();
+        let mut wanted: Vec<String> = (0..requests)
+            .flat_map(|request| (0..LINES).map(move |line| format!("{request}-{line}")))
+            .collect();
+        found.sort();
+        wanted.sort();
+        assert!(
+            found == wanted,
+            "{topic}: {} of {}",
+            found.len(),
+            wanted.len()
+        );
+    }
+    setting::check_no_lag(site).unwrap();
+}
+
+/// A small disk of its own for a store; gone on drop.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None` where mounting is not allowed.
+    fn mount(at: PathBuf, size: &str) -> Option<Self> {
+        fs::create_dir_all(&at).unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&at)
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            eprintln!("*** LEFT OUT: a small disk cannot be mounted here");
+            return None;
+        }
+        Some(Self(at))
+    }
+
+    fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let done = Command::new("mount")
+            .args(["-o", &options])
+            .arg(&self.0)
+            .status();
+        assert!(done.unwrap().success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// What is taken and then lost for want of room, a consumer that gives up, and a store that does not
+/// go on when there is room again show here; with `killed`, after SIGKILL on the full disk.
+fn check_full_disk(killed: bool) {
+    let site = setting::site(&format!("{}{}", setting::topic("in", 2), consumer())).unwrap();
+    let Some(disk) = Disk::mount(site.path().join("data"), "128m") else {
+        return;
+    };
+    let mut running = site.start(&[]).unwrap();
+    running.until_ready(PATIENCE).unwrap();
+    let mut taken = 0;
+    let full = loop {
+        let answer = produce(&site, taken);
+        match answer.status {
+            200 => taken += 1,
+            _ => break answer,
+        }
+        assert!(taken < 1_000, "the disk does not fill");
+    };
+    assert_eq!(full.status, 507, "{full:?}");
+    assert_eq!(full.retry_after.as_deref(), Some("30"));
+    assert!(full.body.contains("min_free_disk"), "{full:?}");
+    assert!(taken > 5, "{taken}");
+    assert!(running.running() && running.get("/healthz").unwrap().0 == 200);
+    if killed {
+        running.kill9().unwrap();
+        disk.resize("512m");
+        running = site.start(&[]).unwrap();
+        running.until_ready(PATIENCE).unwrap();
+    } else {
+        disk.resize("512m");
+    }
+    // Refused was refused: the same request is taken now, once.
+    assert_eq!(produce(&site, taken).status, 200);
+    running
+        .until_scrape("done", PATIENCE, |scrape| {
+            let consumer = [("consumer", "hostile")];
+            scrape.value("millstream_in_flight_events", &consumer) == Some(0.0)
+                && scrape.value("millstream_assigned_partitions", &consumer) == Some(2.0)
+                && scrape.sum("millstream_consumer_lag_events", &consumer) < 0.5
+        })
+        .unwrap();
+    running.terminate().unwrap();
+    running.succeed(PATIENCE).unwrap();
+    check(&site, taken + 1);
+}
+
+#[test]
+fn on_a_full_disk_writers_are_told_and_consumers_wait_until_there_is_room() {
+    check_full_disk(false);
+}
+
+#[test]
+fn a_kill_on_a_full_disk_loses_nothing_that_was_acknowledged() {
+    check_full_disk(true);
+}
+
+/// The journal that was written last.
+fn journal(store: &Path) -> PathBuf {
+    let mut found = Vec::new();
+    let mut folders = vec![store.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|name| name == "jnl") {
+                found.push((fs::metadata(&path).unwrap().modified().unwrap(), path));
+            }
+        }
+    }
+    found.into_iter().max().unwrap().1
+}
+
+/// One past the last byte that is not zero.
+fn end(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1)
+}
+
+/// A batch that did not come to its end must not be read as one, nor keep the store from opening; and
+/// those before it must not go with it.
+#[test]
+fn a_torn_last_write_is_dropped_and_told_and_nothing_before_it_is_lost() {
+    let site = setting::site(&format!("{}{}", setting::topic("in", 2), consumer())).unwrap();
+    let store = site.path().join("data/store");
+    for (requests, part) in [(3, 0.02), (6, 0.5), (9, 0.98)] {
+        let mut running = site.start(&[]).unwrap();
+        running.until_ready(PATIENCE).unwrap();
+        let journal_before = journal(&store);
+        let before = end(&fs::read(&journal_before).unwrap());
+        for request in requests - 3..requests {
+            assert_eq!(produce(&site, request).status, 200);
+        }
+        running.kill9().unwrap();
+        // The beginning of another batch, as a write leaves it that was cut off in the middle.
+        let path = journal(&store);
+        let bytes = fs::read(&path).unwrap();
+        let written = end(&bytes);
+        assert!(path == journal_before && written > before);
+        let batch = &bytes[before..written];
+        let torn = &batch[..(batch.len() as f64 * part / 3.0) as usize];
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(torn, written as u64).unwrap();
+        setting::until_idle(&site).unwrap();
+        check(&site, requests);
+        let log = fs::read_to_string(site.path().join("log.txt")).unwrap();
+        assert!(
+            log.contains("was cut short and is dropped"),
+            "{part}: {log}"
+        );
+        fs::File::create(site.path().join("log.txt"))
+            .unwrap()
+            .flush()
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_store_that_another_process_holds_is_named_with_its_holder_and_the_remedy() {
+    let site = setting::site(&consumer()).unwrap();
+    let mut running = site.start(&[]).unwrap();
+    running.until_ready(PATIENCE).unwrap();
+    let other = setting::site(&consumer()).unwrap();
+    let text = fs::read_to_string(other.path().join("millstream.toml")).unwrap();
+    let data = site.path().join("data").display().to_string();
+    other
+        .configure(&text.replace("data_dir = \"data\"", &format!("data_dir = {data:?}")))
+        .unwrap();
+    let failed = setting::fail(&other, 70, &["run"]).unwrap();
+    let holder = format!("in use by process {}", running.id());
+    for words in [holder.as_str(), data.as_str(), "data_dir", "HTTP interface"] {
+        assert!(failed.stderr.contains(words), "{words}: {failed:?}");
+    }
+    running.terminate().unwrap();
+    running.succeed(PATIENCE).unwrap();
+}
