@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
 use crate::wait::eventually;
 
@@ -59,13 +61,29 @@ impl KafkaRecord {
     }
 }
 
+/// The first error of a producer's deliveries.
+#[derive(Default)]
+struct Refusals(OnceLock<KafkaError>);
+
+impl ClientContext for Refusals {}
+
+impl ProducerContext for Refusals {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.get_or_init(|| error.clone());
+        }
+    }
+}
+
 impl KafkaTools {
     /// Tools for the broker at `bootstrap`, by the jars in `libs`.
     pub fn new(bootstrap: String, libs: PathBuf) -> Self {
         Self { bootstrap, libs }
     }
 
-    /// `host:port`.
+    /// `host:port`, of a cluster several with commas.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
@@ -97,7 +115,8 @@ impl KafkaTools {
     ) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let count = i32::try_from(partitions).context("too many partitions")?;
-        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
+        // As many replicas as the brokers have by default.
+        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(-1));
         for (name, value) in settings {
             new = new.set(name, value);
         }
@@ -173,12 +192,12 @@ impl KafkaTools {
     /// # Errors
     /// The broker refuses one or does not answer.
     pub fn produce(&self, topic: &str, events: &[(Option<&str>, &str)]) -> Result<()> {
-        let producer: BaseProducer = self
+        let producer: BaseProducer<Refusals> = self
             .client()
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.messages", "1000000")
-            .create()?;
+            .create_with_context(Refusals::default())?;
         for (key, value) in events {
             let mut record = BaseRecord::<str, str>::to(topic).payload(value);
             if let Some(key) = key {
@@ -192,7 +211,10 @@ impl KafkaTools {
             }
         }
         producer.flush(PATIENCE)?;
-        Ok(())
+        match producer.context().0.get() {
+            Some(error) => bail!("an event for {topic} was not taken: {error}"),
+            None => Ok(()),
+        }
     }
 
     /// Everything that a topic holds, read by Kafka's console consumer; within a partition in
