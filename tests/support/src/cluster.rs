@@ -33,12 +33,13 @@ pub struct Cluster {
     tools: KafkaTools,
 }
 
-/// A cluster of so many nodes; `None` where Kafka cannot be had, as [`crate::kafka::shared`].
+/// A cluster of so many nodes, with `properties` as in [`Cluster::start`]; `None` where Kafka cannot
+/// be had, as [`crate::kafka::shared`].
 ///
 /// # Panics
 /// As [`crate::kafka::shared`].
-pub fn of(nodes: usize) -> Option<Cluster> {
-    or_left_out(Cluster::start(nodes, &[]))
+pub fn with(nodes: usize, properties: &[String]) -> Option<Cluster> {
+    or_left_out(Cluster::start(nodes, properties))
 }
 
 impl Cluster {

@@ -6,7 +6,8 @@ use std::io::{self, Read};
 pub mod api {
     pub const PRODUCE: i16 = 0;
     pub const OFFSET_COMMIT: i16 = 8;
-    pub const INIT_PRODUCER_ID: i16 = 22;
+    pub const JOIN_GROUP: i16 = 11;
+    pub const SYNC_GROUP: i16 = 14;
     pub const END_TXN: i16 = 26;
     pub const TXN_OFFSET_COMMIT: i16 = 28;
 }

@@ -129,6 +129,11 @@ impl KafkaNode {
         self.process.as_ref().map(Guarded::id)
     }
 
+    /// Whether it runs; frozen counts.
+    pub fn running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Guarded::running)
+    }
+
     /// Topics and Kafka's own reader, on this node.
     pub fn tools(&self) -> &KafkaTools {
         &self.tools

@@ -15,12 +15,16 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::time::Instant;
 
 use crate::frames::Frame;
 use crate::wait::Deadline;
 
 /// How long a broker may take to answer a request that was delivered after its client was cut off.
 const LATE_ANSWER: Duration = Duration::from_secs(10);
+
+/// How many times of requests are kept.
+const MOST_TIMES: usize = 100_000;
 
 /// A direction through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,9 @@ struct State {
     snare: Option<Snare>,
     caught: u64,
     seen: BTreeMap<i16, u64>,
+    /// When requests of these kinds came.
+    noted: Vec<i16>,
+    times: Vec<(Instant, i16)>,
     links: Vec<Arc<Link>>,
 }
 
@@ -137,6 +144,20 @@ impl Proxy {
     pub fn seen(&self, apis: &[i16]) -> u64 {
         let state = self.shared.state();
         apis.iter().filter_map(|api| state.seen.get(api)).sum()
+    }
+
+    /// From here on it notes when requests of these kinds come, for [`Proxy::times`].
+    pub fn note(&self, apis: &[i16]) {
+        let apis = apis.to_vec();
+        self.change(|state| {
+            state.noted = apis;
+            state.times.clear();
+        });
+    }
+
+    /// When requests came that were to be noted, the oldest first; a hundred thousand at most.
+    pub fn times(&self) -> Vec<(Instant, i16)> {
+        self.shared.state().times.clone()
     }
 
     /// Ends all connections.
@@ -313,6 +334,9 @@ impl Shared {
     fn caught(&self, api: i16) -> Option<Catch> {
         let mut state = self.state();
         *state.seen.entry(api).or_default() += 1;
+        if state.noted.contains(&api) && state.times.len() < MOST_TIMES {
+            state.times.push((Instant::now(), api));
+        }
         let snare = state.snare.as_mut()?;
         if snare.left == 0 || !snare.apis.contains(&api) {
             return None;
