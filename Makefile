@@ -20,6 +20,11 @@ RUNS ?= 3
 RECORD ?=
 # Seeds of the simulation: `make sim SEEDS=100000`.
 SEEDS ?= 20000
+# Rounds of faults on a cluster, their seed, and one guarantee instead of all:
+# `make faults ROUNDS=10 SEED=7 DELIVERY=exactly-once`.
+ROUNDS ?=
+SEED ?=
+DELIVERY ?=
 
 .PHONY: help setup plugins build run test sim faults lint bench clean
 
@@ -60,10 +65,10 @@ test: lint plugins ## every test; those against a real Kafka where Java 17 and M
 sim: setup ## more seeds of the simulation (SEEDS=)
 	SEEDS=$(SEEDS) $(CARGO) test -p millstream-sim --test seeds
 
-faults: plugins ## the long tests of faults, on the embedded broker and against a real Kafka
+faults: plugins ## the long tests of faults, on the embedded broker and on Kafka (ROUNDS=, SEED=, DELIVERY=)
 	$(CARGO) build --workspace --bins --tests
 	MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test -p millstream-whole-tests -- --ignored
-	MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test -p millstream-kafka-tests -- --ignored
+	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) FAULT_DELIVERY=$(DELIVERY) MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test -p millstream-kafka-tests -- --ignored --nocapture
 
 bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench

@@ -46,7 +46,11 @@ impl Runner {
                 to,
             } => {
                 let consumer = &self.settings().name;
-                tracing::error!(%consumer, %partition, from, to, "retention took events before they were processed");
+                if to < from {
+                    tracing::error!(%consumer, %partition, from, to, "the topic ends below the position: it was made again or cut off, and is read again from here");
+                } else {
+                    tracing::error!(%consumer, %partition, from, to, "retention took events before they were processed");
+                }
                 let mut ledger = self.ledger.lock();
                 let key = (partition.topic.clone(), "lost-position");
                 if !mutation::is(Mutation::GapUncounted) {

@@ -421,6 +421,11 @@ impl Runner {
             && self.positions.commit_due().is_some_and(|at| at <= now)
         {
             self.positions.commit();
+            // Nothing is left to commit where the positions of what is claimed were lost, or were
+            // committed after all.
+            if self.claims.is_claiming() && !self.positions.is_committing() {
+                self.call_claimed();
+            }
         }
         if self.next_tick <= now {
             self.next_tick = now + TICK;

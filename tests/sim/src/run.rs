@@ -261,9 +261,12 @@ impl Run {
             let above = above
                 .map(|range| range.start.max(start)..range.end)
                 .collect();
-            world
-                .committed
-                .insert(name, Progress { next: start, above });
+            let moved = Progress {
+                next: start,
+                above,
+                watch: progress.watch,
+            };
+            world.committed.insert(name, moved);
         }
     }
 

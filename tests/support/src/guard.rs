@@ -205,6 +205,22 @@ impl Guarded {
         self.wait(Duration::from_secs(30)).map(drop)
     }
 
+    /// SIGSTOP: it does nothing until [`Guarded::thaw`]. SIGKILL ends it all the same.
+    ///
+    /// # Errors
+    /// The signal could not be sent.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.signal(libc::SIGSTOP)
+    }
+
+    /// SIGCONT: it goes on.
+    ///
+    /// # Errors
+    /// The signal could not be sent.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.signal(libc::SIGCONT)
+    }
+
     /// Sends a signal; nothing happens where the child has ended.
     ///
     /// # Errors

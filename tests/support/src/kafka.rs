@@ -45,6 +45,29 @@ impl Default for Options {
     }
 }
 
+/// Where a node stands: alone, or among others.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) id: usize,
+    /// Of the broker's own listener, which leads straight to it.
+    pub(crate) port: u16,
+    /// The controllers of all nodes by id, this one's too.
+    pub(crate) controllers: Vec<(usize, u16)>,
+    /// A second listener: its port, and the one that clients which came through it are told.
+    pub(crate) behind: Option<(u16, u16)>,
+}
+
+impl Place {
+    fn alone() -> Result<Self> {
+        Ok(Self {
+            id: 1,
+            port: free_port()?,
+            controllers: vec![(1, free_port()?)],
+            behind: None,
+        })
+    }
+}
+
 /// A running node. Dropping it ends it and removes its data.
 #[derive(Debug)]
 pub struct KafkaNode {
@@ -71,33 +94,24 @@ impl KafkaNode {
     /// As [`KafkaNode::start`].
     pub fn start_with(options: Options) -> Result<Self> {
         let libs = kafka_libs::fetch()?;
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match Self::try_start(&options, &libs) {
-                Ok(node) => return Ok(node),
-                // Between looking for a free port and binding it, another took it.
-                Err(error) if attempts < 5 && format!("{error:#}").contains("already in use") => {}
-                Err(error) => return Err(error),
-            }
-        }
+        with_free_ports(|| Self::start_at(&options, &libs, &Place::alone()?))
     }
 
-    fn try_start(options: &Options, libs: &Path) -> Result<Self> {
+    /// A node at a place, once it answers: among others, once most of them do.
+    pub(crate) fn start_at(options: &Options, libs: &Path, place: &Place) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("millstream-kafka-")
             .tempdir()
             .context("cannot make a folder for Kafka")?;
-        let (port, controller) = (free_port()?, free_port()?);
-        let properties = server_properties(options, folder.path(), port, controller);
+        let properties = server_properties(options, folder.path(), place);
         fs::write(folder.path().join("server.properties"), properties)
             .context("cannot write Kafka's configuration")?;
         let mut node = Self {
             options: options.clone(),
             libs: libs.to_path_buf(),
             process: None,
-            tools: KafkaTools::new(format!("127.0.0.1:{port}"), libs.to_path_buf()),
-            port,
+            tools: KafkaTools::new(format!("127.0.0.1:{}", place.port), libs.to_path_buf()),
+            port: place.port,
             folder,
         };
         node.format()?;
@@ -115,6 +129,11 @@ impl KafkaNode {
         self.process.as_ref().map(Guarded::id)
     }
 
+    /// Whether it runs; frozen counts.
+    pub fn running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Guarded::running)
+    }
+
     /// Topics and Kafka's own reader, on this node.
     pub fn tools(&self) -> &KafkaTools {
         &self.tools
@@ -129,6 +148,22 @@ impl KafkaNode {
             Some(mut process) => process.kill9(),
             None => Ok(()),
         }
+    }
+
+    /// SIGSTOP: it holds its connections and answers nothing, as a machine that hangs.
+    ///
+    /// # Errors
+    /// The signal could not be sent.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Guarded::freeze)
+    }
+
+    /// SIGCONT after [`KafkaNode::freeze`].
+    ///
+    /// # Errors
+    /// The signal could not be sent.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Guarded::thaw)
     }
 
     /// Ends the node in order and waits for it; its data stays.
@@ -179,7 +214,8 @@ impl KafkaNode {
         })
     }
 
-    fn log(&self) -> PathBuf {
+    /// The file that the node writes its log to.
+    pub fn log(&self) -> PathBuf {
         self.folder.path().join("kafka.log")
     }
 
@@ -234,14 +270,26 @@ impl Drop for KafkaNode {
 /// Any 22 characters of base64 do; the data of a node is never mixed with another's.
 const CLUSTER: &str = "bWlsbHN0cmVhbS10ZXN0cw";
 
-fn server_properties(options: &Options, folder: &Path, port: u16, controller: u16) -> String {
+fn server_properties(options: &Options, folder: &Path, place: &Place) -> String {
+    let voters: Vec<String> = (place.controllers.iter())
+        .map(|(id, port)| format!("{id}@127.0.0.1:{port}"))
+        .collect();
+    let own = place.controllers.iter().find(|(id, _)| *id == place.id);
+    let controller = own.map_or(0, |(_, port)| *port);
+    let mut listeners = format!("BROKER://127.0.0.1:{}", place.port);
+    let mut advertised = listeners.clone();
+    if let Some((port, told)) = place.behind {
+        listeners += &format!(",BEHIND://127.0.0.1:{port}");
+        advertised += &format!(",BEHIND://127.0.0.1:{told}");
+    }
     let mut lines = vec![
         "process.roles=broker,controller".to_owned(),
-        "node.id=1".to_owned(),
-        format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
-        format!("listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
-        format!("advertised.listeners=BROKER://127.0.0.1:{port}"),
-        "listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+        format!("node.id={}", place.id),
+        format!("controller.quorum.voters={}", voters.join(",")),
+        format!("listeners={listeners},CONTROLLER://127.0.0.1:{controller}"),
+        format!("advertised.listeners={advertised}"),
+        "listener.security.protocol.map=BROKER:PLAINTEXT,BEHIND:PLAINTEXT,CONTROLLER:PLAINTEXT"
+            .to_owned(),
         "inter.broker.listener.name=BROKER".to_owned(),
         "controller.listener.names=CONTROLLER".to_owned(),
         format!("log.dirs={}", folder.join("data").display()),
@@ -260,6 +308,18 @@ fn server_properties(options: &Options, folder: &Path, port: u16, controller: u1
     ];
     lines.extend(options.properties.iter().cloned());
     lines.join("\n") + "\n"
+}
+
+/// Starts something on free ports, again where another took one between the look for it and its use.
+pub(crate) fn with_free_ports<T>(mut start: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match start() {
+            Err(error) if attempts < 5 && format!("{error:#}").contains("already in use") => {}
+            done => return done,
+        }
+    }
 }
 
 /// Whether the broker answers the first request of any client (`ApiVersions`, version 0).
@@ -313,7 +373,7 @@ fn find_shared() -> Result<(KafkaTools, Option<KafkaNode>)> {
     clippy::panic,
     reason = "a test that cannot run fails, where CI says so"
 )]
-fn or_left_out<T>(found: Result<T>) -> Option<T> {
+pub(crate) fn or_left_out<T>(found: Result<T>) -> Option<T> {
     match found {
         Ok(found) => Some(found),
         Err(error) if workspace::in_ci() => {

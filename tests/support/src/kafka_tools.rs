@@ -1,15 +1,18 @@
 //! Topics of a test broker, and a reader that is not ours: Kafka's own console consumer.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
 use crate::wait::eventually;
 
@@ -59,13 +62,29 @@ impl KafkaRecord {
     }
 }
 
+/// The first error of a producer's deliveries.
+#[derive(Default)]
+struct Refusals(OnceLock<KafkaError>);
+
+impl ClientContext for Refusals {}
+
+impl ProducerContext for Refusals {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.get_or_init(|| error.clone());
+        }
+    }
+}
+
 impl KafkaTools {
     /// Tools for the broker at `bootstrap`, by the jars in `libs`.
     pub fn new(bootstrap: String, libs: PathBuf) -> Self {
         Self { bootstrap, libs }
     }
 
-    /// `host:port`.
+    /// `host:port`, of a cluster several with commas.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
@@ -97,7 +116,8 @@ impl KafkaTools {
     ) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let count = i32::try_from(partitions).context("too many partitions")?;
-        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
+        // As many replicas as the brokers have by default.
+        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(-1));
         for (name, value) in settings {
             new = new.set(name, value);
         }
@@ -173,16 +193,29 @@ impl KafkaTools {
     /// # Errors
     /// The broker refuses one or does not answer.
     pub fn produce(&self, topic: &str, events: &[(Option<&str>, &str)]) -> Result<()> {
-        let producer: BaseProducer = self
+        let by_key = events.iter().map(|(key, value)| (None, *key, *value));
+        self.write(topic, by_key)
+    }
+
+    /// Writes partition, key and value of each.
+    fn write<'a>(
+        &self,
+        topic: &str,
+        events: impl IntoIterator<Item = (Option<i32>, Option<&'a str>, &'a str)>,
+    ) -> Result<()> {
+        let producer: BaseProducer<Refusals> = self
             .client()
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.messages", "1000000")
-            .create()?;
-        for (key, value) in events {
+            .create_with_context(Refusals::default())?;
+        for (partition, key, value) in events {
             let mut record = BaseRecord::<str, str>::to(topic).payload(value);
             if let Some(key) = key {
                 record = record.key(key);
+            }
+            if let Some(partition) = partition {
+                record = record.partition(partition);
             }
             while let Err((error, unsent)) = producer.send(record) {
                 let full = rdkafka::types::RDKafkaErrorCode::QueueFull;
@@ -192,7 +225,10 @@ impl KafkaTools {
             }
         }
         producer.flush(PATIENCE)?;
-        Ok(())
+        match producer.context().0.get() {
+            Some(error) => bail!("an event for {topic} was not taken: {error}"),
+            None => Ok(()),
+        }
     }
 
     /// Everything that a topic holds, read by Kafka's console consumer; within a partition in
@@ -232,7 +268,52 @@ impl KafkaTools {
         )
     }
 
+    /// The same up to a mark behind all that is there, which it writes into each partition itself:
+    /// a reader that is slow to start cannot pass for one that found nothing more. The marks are left
+    /// out here, but stay in the topic.
+    ///
+    /// # Errors
+    /// The reader fails, or does not come to the marks.
+    pub fn read_committed_to_mark(&self, topic: &str) -> Result<Vec<KafkaRecord>> {
+        let partitions = self.ends(topic)?.len();
+        let mark = format!("mark-{:016x}", fastrand::u64(..));
+        self.write(
+            topic,
+            (0..partitions).map(|at| (i32::try_from(at).ok(), Some(&*mark), "")),
+        )?;
+        let arguments = [
+            "--isolation-level",
+            "read_committed",
+            "--timeout-ms",
+            "60000",
+        ];
+        let mut reader = self
+            .reader(topic, &arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start Kafka's reader")?;
+        let shown = reader.stdout.take().context("the reader shows nothing")?;
+        let records = up_to_marks(BufReader::new(shown), mark.as_bytes(), partitions);
+        // It waits for more, or has ended.
+        let _ = reader.kill();
+        reader.wait().context("Kafka's reader does not end")?;
+        records.with_context(|| format!("reading topic {topic}"))
+    }
+
     fn consume(&self, topic: &str, arguments: &[&str]) -> Result<Vec<KafkaRecord>> {
+        let mut command = self.reader(topic, arguments);
+        let output = command.output().context("cannot start Kafka's reader")?;
+        ensure!(
+            output.status.success(),
+            "Kafka's reader ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        parse(&output.stdout)
+    }
+
+    fn reader(&self, topic: &str, arguments: &[&str]) -> Command {
         let mut command = self.java("org.apache.kafka.tools.consumer.ConsoleConsumer");
         command
             .args(["--bootstrap-server", &self.bootstrap, "--topic", topic])
@@ -254,14 +335,7 @@ impl KafkaTools {
         }
         let null = format!("null.literal={}", String::from_utf8_lossy(NULL));
         command.args(["--formatter-property", &null]);
-        let output = command.output().context("cannot start Kafka's reader")?;
-        ensure!(
-            output.status.success(),
-            "Kafka's reader ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        parse(&output.stdout)
+        command
     }
 
     /// Runs one of Kafka's own tools, such as `org.apache.kafka.tools.TopicCommand`, with
@@ -295,6 +369,32 @@ impl KafkaTools {
             .arg(main);
         command
     }
+}
+
+/// Takes records until so many marks have come, one a partition; marks of other readings are left
+/// out, too.
+fn up_to_marks(
+    mut shown: impl BufRead,
+    mark: &[u8],
+    partitions: usize,
+) -> Result<Vec<KafkaRecord>> {
+    let mut records = Vec::new();
+    let mut marks = 0;
+    while marks < partitions {
+        let mut record = Vec::new();
+        shown.read_until(RECORD, &mut record)?;
+        ensure!(
+            record.pop() == Some(RECORD),
+            "Kafka's reader ended at {marks} of {partitions} marks"
+        );
+        let record = parse_one(&record)?;
+        match record.key.as_deref() {
+            Some(key) if key == mark => marks += 1,
+            Some(key) if key.starts_with(b"mark-") => {}
+            _ => records.push(record),
+        }
+    }
+    Ok(records)
 }
 
 /// Reads what the console consumer was told to write: timestamp, partition, offset, headers, key
@@ -379,6 +479,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_without_all_marks_is_none() {
+        let record = |key: &str| {
+            format!("CreateTime:5\x1fPartition:1\x1fOffset:2\x1fNO_HEADERS\x1f{key}\x1fv\x1e")
+        };
+        let shown = [record("a"), record("mark-0"), record("mark-1")].concat();
+        let taken = |marks| up_to_marks(shown.as_bytes(), b"mark-1", marks);
+        assert_eq!(taken(1).unwrap().len(), 1);
+        assert!(taken(2).is_err());
+    }
+
+    #[test]
     fn kafkas_reader_shows_what_was_produced() {
         let Some(kafka) = crate::kafka::shared() else {
             return;
@@ -397,5 +508,6 @@ mod tests {
         assert_eq!(shown, values);
         assert!(read.iter().all(|r| r.key_text() == "one key"));
         assert_eq!(kafka.read_committed(&topic).unwrap(), read);
+        assert_eq!(kafka.read_committed_to_mark(&topic).unwrap(), read);
     }
 }

@@ -3,10 +3,13 @@
 //! ```text
 //! a test ──▶ process  the built runtime, its folder, its logs ──▶ guard  no child outlives us
 //!        ──▶ kafka    a real broker ──▶ kafka_libs  its jars; kafka_tools  a reader not ours
+//!        ──▶ cluster  several of them, each behind a proxy ──▶ proxy  cuts and delays ──▶ frames
 //!        ──▶ plugins  components, built once
 //!        ──▶ retail   order lines; metrics  what a scrape says; wait  polls with a deadline
 //! ```
 
+pub mod cluster;
+pub mod frames;
 pub mod guard;
 pub mod kafka;
 pub mod kafka_libs;
@@ -15,6 +18,7 @@ pub mod metrics;
 pub mod plugins;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod retail;
 pub mod wait;
 pub mod workspace;

@@ -24,6 +24,23 @@ pub(super) struct Place {
     pub(super) lost: Option<Lost>,
 }
 
+impl Place {
+    /// What counts as settled from here on. Behind the end of a topic that was made again, or cut
+    /// off, the old position would hide what comes.
+    pub(super) fn settled(&self) -> Progress {
+        if self.goes_back() {
+            Progress::at(self.from)
+        } else {
+            self.progress.clone()
+        }
+    }
+
+    /// Whether the topic is to be read again from below the position.
+    pub(super) fn goes_back(&self) -> bool {
+        self.lost == Some(Lost::Skip) && self.from < self.progress.next
+    }
+}
+
 /// The broker no longer has what the group stands at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
@@ -212,6 +229,26 @@ mod tests {
             assert_eq!(at(OnLostPosition::Beginning).from, 10);
             assert_eq!(at(OnLostPosition::End).from, 20);
             assert_eq!(at(OnLostPosition::End).lost, Some(Lost::Skip));
+        }
+    }
+
+    /// Behind retention all below the position stays settled; behind the end of a topic that was
+    /// made again nothing is, or its events would pass for events of the old one.
+    #[test]
+    fn a_position_behind_the_end_settles_nothing_of_what_comes() {
+        let lost = |next, policy| {
+            let progress = Progress {
+                above: vec![next + 2..next + 4],
+                ..Progress::at(next)
+            };
+            place(Some(progress.clone()), BOUNDS, 0, policy).settled() == progress
+        };
+        assert!(lost(3, OnLostPosition::Beginning));
+        assert!(lost(3, OnLostPosition::End));
+        assert!(lost(30, OnLostPosition::Stop));
+        for (policy, from) in [(OnLostPosition::Beginning, 10), (OnLostPosition::End, 20)] {
+            let place = place(Some(Progress::at(30)), BOUNDS, 0, policy);
+            assert_eq!(place.settled(), Progress::at(from));
         }
     }
 

@@ -160,7 +160,12 @@ impl PollThread {
     /// Takes partitions up at explicit offsets. Blocks for the look-up of positions.
     fn assign(&mut self, partitions: &[TopicPartition]) -> KafkaResult<()> {
         let places = self.places(partitions)?;
-        let mut taken = Vec::with_capacity(partitions.len());
+        self.take(places)
+    }
+
+    /// Takes partitions up at their places.
+    fn take(&mut self, places: Vec<(TopicPartition, Place, Bounds)>) -> KafkaResult<()> {
+        let mut taken = Vec::with_capacity(places.len());
         let mut told = Vec::new();
         for (partition, place, bounds) in places {
             let number = i32::try_from(partition.partition).unwrap_or(i32::MAX);
@@ -215,7 +220,7 @@ impl PollThread {
         for (partition, place, owned) in taken {
             assignments.push(Assignment {
                 partition: partition.clone(),
-                progress: place.progress,
+                progress: place.settled(),
             });
             self.partitions.insert(partition, owned);
         }
@@ -291,16 +296,21 @@ impl PollThread {
         if ours.is_empty() {
             return;
         }
-        self.give_up(&ours);
+        self.lose(&ours);
+        self.member.context().demand(Demand::Assign(ours));
+        self.wake.notify();
+    }
+
+    /// Lets partitions go at once, without what is in flight of them.
+    fn lose(&mut self, partitions: &[TopicPartition]) {
+        self.give_up(partitions);
         let (done, _) = oneshot::channel();
         let news = SourceEvent::Revoked {
-            partitions: ours.clone(),
+            partitions: partitions.to_vec(),
             lost: true,
             done,
         };
-        self.outbox.revoke(&ours, news);
-        self.member.context().demand(Demand::Assign(ours));
-        self.wake.notify();
+        self.outbox.revoke(partitions, news);
     }
 
     /// Grants what the group still waits for, so that leaving does not wait for us.
@@ -361,6 +371,19 @@ impl PollThread {
             let from = owned.next;
             let policy = self.subscription.on_lost_position;
             let place = place(Some(Progress::at(from)), *bounds, bounds.low, policy);
+            if place.goes_back() {
+                // Nothing that is known of the partition holds any more.
+                self.lose(std::slice::from_ref(&partition));
+                let places = vec![(partition.clone(), place, *bounds)];
+                if let Err(error) = self.take(places) {
+                    tracing::warn!(%partition, "taking the partition up anew: {error}");
+                    self.member
+                        .context()
+                        .demand(Demand::Assign(vec![partition]));
+                    self.wake.notify();
+                }
+                continue;
+            }
             owned.next = place.from;
             owned.astray = false;
             if let Some(Lost::Halt(reason)) = place.lost {

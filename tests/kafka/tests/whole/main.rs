@@ -12,6 +12,7 @@ mod commands;
 mod dlq;
 mod exactly_once;
 mod example;
+mod faults;
 mod kill;
 mod late_topics;
 mod order_lines;

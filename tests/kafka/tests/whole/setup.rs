@@ -66,6 +66,11 @@ impl Names {
 
     /// A consumer called `enrich` that reads `topics`, a TOML array, into these topics.
     pub fn consumer(&self, topics: &str, more: &str) -> Result<String> {
+        self.consumer_called("enrich", topics, more)
+    }
+
+    /// The same under another name, for a configuration of several.
+    pub fn consumer_called(&self, name: &str, topics: &str, more: &str) -> Result<String> {
         let Self {
             orders,
             large,
@@ -78,7 +83,7 @@ impl Names {
         Ok(format!(
             r#"
 [[consumer]]
-name = "enrich"
+name = "{name}"
 group = "{group}"
 plugin = '{plugin}'
 topics = {topics}

@@ -1,14 +1,16 @@
 //! Whether what Kafka's reader shows is what was calculated.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use millstream_test_support::kafka_tools::KafkaRecord;
+use millstream_test_support::kafka_tools::{KafkaRecord, KafkaTools};
 
 use super::order_lines::{Becomes, Line};
+use super::setup::Names;
 
 /// Values of each key, in the order in which they must come.
-type ByKey = BTreeMap<String, Vec<String>>;
+pub type ByKey = BTreeMap<String, Vec<String>>;
 
 /// What must come of lines.
 #[derive(Debug, Default)]
@@ -48,81 +50,191 @@ fn shown_dead_letter(value: &str, code: &str) -> String {
     format!("{code}: {value}")
 }
 
-/// Checks derived events: with repeats removed those of each key are the expected ones in their
-/// order, and their sources ascend. Returns how many repeats there were.
+/// What the delivery of a consumer promises to a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    AtMost,
+    AtLeast,
+    Exactly,
+}
+
+/// What a promise allows to differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records that came again.
+    pub repeats: u64,
+    /// Records that were expected and did not come.
+    pub missing: u64,
+}
+
+impl Promise {
+    /// The value of `delivery` in a configuration.
+    pub fn delivery(self) -> &'static str {
+        match self {
+            Self::AtMost => "at-most-once",
+            Self::AtLeast => "at-least-once",
+            Self::Exactly => "exactly-once",
+        }
+    }
+
+    /// Checks all topics of a consumer, as a reader of committed events sees them; returns too how
+    /// many records they hold.
+    ///
+    /// # Errors
+    /// As [`Promise::derived`], and where the reader fails.
+    pub fn kept(
+        self,
+        tools: &KafkaTools,
+        names: &Names,
+        consumer: &str,
+        expected: &Expected,
+    ) -> Result<(Tally, usize)> {
+        let topics = [&names.orders, &names.large, &names.dead_letters];
+        // At once, for a reader waits seconds for more.
+        let read = thread::scope(|scope| {
+            let readers = topics.map(|topic| scope.spawn(|| tools.read_committed_to_mark(topic)));
+            let join = |reader: thread::ScopedJoinHandle<'_, Result<Vec<KafkaRecord>>>| {
+                reader.join().ok().context("a reader panicked")?
+            };
+            readers.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?;
+        let tallies = [
+            self.derived(&read[0], &expected.orders)?,
+            self.derived(&read[1], &expected.large)?,
+            self.dead_letters(&read[2], consumer, &expected.dead_letters)?,
+        ];
+        let tally = Tally {
+            repeats: tallies.iter().map(|tally| tally.repeats).sum(),
+            missing: tallies.iter().map(|tally| tally.missing).sum(),
+        };
+        Ok((tally, read.iter().map(Vec::len).sum()))
+    }
+
+    /// Checks derived events: with repeats removed those of each key are the expected ones in their
+    /// order, and their sources ascend; none came twice, or is missing, that must not.
+    ///
+    /// # Errors
+    /// The first key that differs, and how; or the first events that came twice.
+    pub fn derived(self, records: &[KafkaRecord], expected: &ByKey) -> Result<Tally> {
+        self.compare(
+            records,
+            expected,
+            |record| {
+                let source = header(record, "millstream-source")?;
+                let id = header(record, "millstream-id")?;
+                let number = id
+                    .strip_prefix(&source)
+                    .and_then(|rest| rest.strip_prefix('/'));
+                ensure!(
+                    number.is_some_and(|number| number.parse::<u32>().is_ok()),
+                    "the id {id} is none of an event derived from {source}"
+                );
+                ensure!(
+                    header(record, "millstream-hops")? == "1",
+                    "an event derived from a first one has one hop"
+                );
+                Ok((source, id))
+            },
+            KafkaRecord::value_text,
+        )
+    }
+
+    /// Checks dead letters likewise, with the code of each.
+    ///
+    /// # Errors
+    /// As [`Promise::derived`].
+    pub fn dead_letters(
+        self,
+        records: &[KafkaRecord],
+        consumer: &str,
+        expected: &ByKey,
+    ) -> Result<Tally> {
+        self.compare(
+            records,
+            expected,
+            |record| {
+                ensure!(
+                    header(record, "millstream-dlq-consumer")? == consumer
+                        && header(record, "millstream-dlq-reason")? == "rejected",
+                    "not a rejected event of {consumer}: {record:?}"
+                );
+                let source = format!(
+                    "{}/{}/{}",
+                    header(record, "millstream-dlq-topic")?,
+                    header(record, "millstream-dlq-partition")?,
+                    header(record, "millstream-dlq-offset")?
+                );
+                Ok((source.clone(), source))
+            },
+            |record| {
+                let code = record.header("millstream-dlq-code").unwrap_or_default();
+                shown_dead_letter(&record.value_text(), &code)
+            },
+        )
+    }
+
+    fn compare(
+        self,
+        records: &[KafkaRecord],
+        expected: &ByKey,
+        identity: impl Fn(&KafkaRecord) -> Result<(String, String)>,
+        shown: impl Fn(&KafkaRecord) -> String,
+    ) -> Result<Tally> {
+        let (found, repeats) = in_order(records, identity, shown)?;
+        ensure!(
+            repeats.is_empty() || self == Self::AtLeast,
+            "{} events came twice, such as {:#?}",
+            repeats.len(),
+            &repeats[..repeats.len().min(5)]
+        );
+        let missing = match self {
+            Self::AtMost => some_of(&found, expected)?,
+            Self::AtLeast | Self::Exactly => all_of(&found, expected).map(|()| 0)?,
+        };
+        Ok(Tally {
+            repeats: repeats.len() as u64,
+            missing,
+        })
+    }
+}
+
+/// As [`Promise::derived`], with repeats allowed. Returns how many there were.
 ///
 /// # Errors
-/// The first key that differs, and how.
+/// As there.
 pub fn derived(records: &[KafkaRecord], expected: &ByKey) -> Result<u64> {
-    compare(
-        records,
-        expected,
-        |record| {
-            let source = header(record, "millstream-source")?;
-            let id = header(record, "millstream-id")?;
-            let number = id
-                .strip_prefix(&source)
-                .and_then(|rest| rest.strip_prefix('/'));
-            ensure!(
-                number.is_some_and(|number| number.parse::<u32>().is_ok()),
-                "the id {id} is none of an event derived from {source}"
-            );
-            ensure!(
-                header(record, "millstream-hops")? == "1",
-                "an event derived from a first one has one hop"
-            );
-            Ok((source, id))
-        },
-        KafkaRecord::value_text,
-    )
+    let tally = Promise::AtLeast.derived(records, expected)?;
+    Ok(tally.repeats)
 }
 
-/// Checks dead letters likewise, with the code of each.
+/// As [`Promise::dead_letters`], with repeats allowed. Returns how many there were.
 ///
 /// # Errors
-/// The first key that differs, and how.
+/// As there.
 pub fn dead_letters(records: &[KafkaRecord], consumer: &str, expected: &ByKey) -> Result<u64> {
-    compare(
-        records,
-        expected,
-        |record| {
-            ensure!(
-                header(record, "millstream-dlq-consumer")? == consumer
-                    && header(record, "millstream-dlq-reason")? == "rejected",
-                "not a rejected event of {consumer}: {record:?}"
-            );
-            let source = format!(
-                "{}/{}/{}",
-                header(record, "millstream-dlq-topic")?,
-                header(record, "millstream-dlq-partition")?,
-                header(record, "millstream-dlq-offset")?
-            );
-            Ok((source.clone(), source))
-        },
-        |record| {
-            let code = record.header("millstream-dlq-code").unwrap_or_default();
-            shown_dead_letter(&record.value_text(), &code)
-        },
-    )
+    let tally = Promise::AtLeast.dead_letters(records, consumer, expected)?;
+    Ok(tally.repeats)
 }
 
+/// What is shown of each key, and the repeats, which are left out of it; sources must ascend.
 /// `identity` yields a record's source and what is the same in all repeats of it.
-fn compare(
+fn in_order(
     records: &[KafkaRecord],
-    expected: &ByKey,
     identity: impl Fn(&KafkaRecord) -> Result<(String, String)>,
     shown: impl Fn(&KafkaRecord) -> String,
-) -> Result<u64> {
-    let mut seen = HashSet::new();
+) -> Result<(ByKey, Vec<String>)> {
+    let mut seen: HashMap<String, (i32, u64)> = HashMap::new();
     let mut last: BTreeMap<String, (i32, String, u64)> = BTreeMap::new();
     let mut found = ByKey::new();
-    let mut repeats = 0;
+    let mut repeats = Vec::new();
     for record in records {
         let (source, id) = identity(record)?;
-        if !seen.insert(id) {
-            repeats += 1;
+        let place = (record.partition, record.offset);
+        if let Some(first) = seen.get(&id) {
+            repeats.push(format!("{id} at {first:?} and {place:?}"));
             continue;
         }
+        seen.insert(id, place);
         let (partition, offset) = source.rsplit_once('/').context("a source without offset")?;
         let offset: u64 = offset.parse().with_context(|| source.clone())?;
         let key = record.key_text();
@@ -143,6 +255,10 @@ fn compare(
         );
         found.entry(key).or_default().push(shown(record));
     }
+    Ok((found, repeats))
+}
+
+fn all_of(found: &ByKey, expected: &ByKey) -> Result<()> {
     for (key, wanted) in expected {
         let got = found.get(key).map_or(&[][..], Vec::as_slice);
         let differs = (0..wanted.len().max(got.len())).find(|at| wanted.get(*at) != got.get(*at));
@@ -155,16 +271,61 @@ fn compare(
             differs.and_then(|at| got.get(at)),
         );
     }
+    no_stranger(found, expected)
+}
+
+/// Returns how many of the expected did not come.
+fn some_of(found: &ByKey, expected: &ByKey) -> Result<u64> {
+    let mut missing = 0;
+    for (key, wanted) in expected {
+        let got = found.get(key).map_or(&[][..], Vec::as_slice);
+        let mut left = wanted.iter();
+        for one in got {
+            ensure!(
+                left.any(|wanted| wanted == one),
+                "key {key}: not expected, or not in this place: {one}"
+            );
+        }
+        missing += (wanted.len() - got.len()) as u64;
+    }
+    no_stranger(found, expected)?;
+    Ok(missing)
+}
+
+fn no_stranger(found: &ByKey, expected: &ByKey) -> Result<()> {
     let stranger = found.keys().find(|key| !expected.contains_key(*key));
     ensure!(
         stranger.is_none(),
         "no event of key {stranger:?} was expected"
     );
-    Ok(repeats)
+    Ok(())
 }
 
 fn header(record: &KafkaRecord, name: &str) -> Result<String> {
     record
         .header(name)
         .with_context(|| format!("no header {name}: {record:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_key(values: &[&str]) -> ByKey {
+        ByKey::from([(
+            "k".to_owned(),
+            values.iter().map(ToString::to_string).collect(),
+        )])
+    }
+
+    /// A checker that takes a swap for a loss would let events come out of order.
+    #[test]
+    fn at_most_once_may_lose_but_not_reorder() {
+        let expected = by_key(&["a", "b", "c", "b"]);
+        assert_eq!(some_of(&by_key(&["a", "b"]), &expected).unwrap(), 2);
+        assert_eq!(some_of(&ByKey::new(), &expected).unwrap(), 4);
+        assert!(some_of(&by_key(&["c", "a"]), &expected).is_err());
+        assert!(some_of(&by_key(&["d"]), &expected).is_err());
+        assert!(all_of(&by_key(&["a", "b"]), &expected).is_err());
+    }
 }
