@@ -192,7 +192,7 @@ impl Positions {
     pub fn are_committed(&self) -> bool {
         let mut tracked = self.tracked.values();
         mutation::is(Mutation::AbortTakenForCommitted)
-            || tracked.all(|tracked| tracked.tracker.progress() == tracked.committed)
+            || tracked.all(|tracked| tracked.progress() == tracked.committed)
     }
 
     /// These positions took effect together with the units that they follow from.

@@ -165,7 +165,13 @@ impl SimSource {
             format!("{what}: {}, life {life}", place(partition))
         });
         if lost {
-            world.owners.remove(&partition);
+            let mine = self
+                .member
+                .owned
+                .lock()
+                .get(&partition)
+                .map(|mine| mine.assignment);
+            world.disown(partition, mine);
         }
         let (done, waits) = oneshot::channel();
         self.revoking = Some((partition, waits));
@@ -221,8 +227,9 @@ impl Source for SimSource {
                     let _ = waits.await;
                     let partition = *partition;
                     self.revoking = None;
-                    self.member.owned.lock().remove(&partition);
-                    self.member.world.lock().owners.remove(&partition);
+                    let mine = self.member.owned.lock().remove(&partition);
+                    let mine = mine.map(|mine| mine.assignment);
+                    self.member.world.lock().disown(partition, mine);
                     self.reading = Some((vec![partition], Instant::now()));
                     continue;
                 }
