@@ -95,13 +95,11 @@ pub enum Mutation {
     BudgetIgnored,
     /// A partition that comes while the budget is used up flows.
     AssignedUnheld,
-    /// An event that always fails is tried before one that has not failed.
-    ProbesInTurn,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 43] = [
         Self::SettledBeforeAcknowledged,
         Self::PositionOneTooHigh,
         Self::PositionAtWhatWasRead,
@@ -145,7 +143,6 @@ impl Mutation {
         Self::ProbesNotSingle,
         Self::BudgetIgnored,
         Self::AssignedUnheld,
-        Self::ProbesInTurn,
     ];
 }
 

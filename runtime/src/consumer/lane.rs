@@ -215,7 +215,7 @@ impl Lane {
         };
         // Of single events that are tried, one that has not failed yet goes before those that fail
         // again and again: it would never have its turn.
-        let fresh_first = self.doubtful && limit == 1 && !mutation::is(Mutation::ProbesInTurn);
+        let fresh_first = self.doubtful && limit == 1;
         if !fresh_first {
             self.take_ready_holds(now, &mut work, &mut room);
         }
