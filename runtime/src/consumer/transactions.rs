@@ -162,6 +162,11 @@ impl Transactions {
         self.not_before.map_or(due, |at| at.max(due))
     }
 
+    /// What waits is due now.
+    pub fn hurry(&mut self, now: Instant) {
+        self.due = self.due.map(|due| due.min(now));
+    }
+
     /// Whether one may begin at all.
     pub fn may_begin(&self, now: Instant) -> bool {
         self.running.is_none()

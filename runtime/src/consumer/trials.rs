@@ -139,6 +139,10 @@ impl Runner {
         let alone = partition.trial_room.is_some();
         if alone && self.writer.is_writing(|writing| *writing == name) {
             partition.trial_ended = Some(offset);
+            // Nothing else goes on meanwhile: the interval would be waited for at each event.
+            if let Some(transactions) = self.writer.transactions() {
+                transactions.hurry(now);
+            }
             return;
         }
         partition.trial_ended = None;

@@ -417,7 +417,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _held = Store::open(folder.path()).unwrap();
         let error = Store::open(folder.path()).err().unwrap().to_string();
-        assert!(error.contains("in use by another process"), "{error}");
+        let holder = format!("in use by process {}", std::process::id());
+        assert!(error.contains(&holder), "{error}");
         assert!(error.contains("data_dir"), "{error}");
     }
 

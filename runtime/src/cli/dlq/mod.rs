@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Subcommand;
+use clap::builder::FalseyValueParser;
 
 use self::filter::Filter;
 use super::place::EventPlace;
@@ -53,7 +54,7 @@ enum Action {
         place: EventPlace,
 
         /// Print a test case for the plugin instead: the event as it was
-        #[arg(long)]
+        #[arg(long, env = "MILLSTREAM_DLQ_SHOW_AS_CASE", value_parser = FalseyValueParser::new())]
         as_case: bool,
     },
     /// Send dead letters back to their consumer; they come after newer events of their keys
