@@ -3,10 +3,15 @@
 //! Two requests under way could be retried past one another, and the older would take the position
 //! back. So what arrives meanwhile is merged, the newest position of a partition winning, and sent
 //! when the answer is there.
+//!
+//! A request that was on its way when its connection broke can still arrive, after its repetition
+//! and what followed. So after a disturbance the newest positions are sent again a few times.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -15,6 +20,15 @@ use super::raw::CommitReport;
 use crate::broker::{Commit, CommitError};
 use crate::decide::offsets::Progress;
 use crate::event::TopicPartition;
+
+/// How long after a disturbance the positions are sent again: a request that is later than the last
+/// of these takes a position back until the next commit of its partition.
+const AGAIN_AFTER: [Duration; 4] = [
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
 
 /// Who waits for a commit.
 pub(super) type Reply = oneshot::Sender<Result<(), CommitError>>;
@@ -26,6 +40,10 @@ pub(super) struct Committer {
     waiters: Vec<Reply>,
     under_way: Option<UnderWay>,
     last_id: usize,
+    /// The newest position of each partition that was sent.
+    sent: HashMap<TopicPartition, Progress>,
+    /// When connections broke last, and how often the positions were sent again since.
+    disturbed: Option<(Instant, usize)>,
 }
 
 struct UnderWay {
@@ -84,8 +102,30 @@ impl Committer {
                 partition,
                 progress,
             })
-            .collect();
+            .collect::<Vec<_>>();
+        for commit in &commits {
+            (self.sent).insert(commit.partition.clone(), commit.progress.clone());
+        }
         Some((self.last_id, commits))
+    }
+
+    /// A connection broke, maybe with a request on its way.
+    pub(super) fn disturbed(&mut self, now: Instant) {
+        self.disturbed = Some((now, 0));
+    }
+
+    /// Has the positions sent again where a request that was lost from sight may have arrived.
+    pub(super) fn send_again(&mut self, now: Instant) {
+        let Some((since, times)) = self.disturbed else {
+            return;
+        };
+        if now < since + AGAIN_AFTER[times] {
+            return;
+        }
+        self.disturbed = (times + 1 < AGAIN_AFTER.len()).then_some((since, times + 1));
+        for (partition, progress) in &self.sent {
+            (self.waiting.entry(partition.clone())).or_insert_with(|| progress.clone());
+        }
     }
 
     /// Takes the answer to a request.
@@ -118,6 +158,7 @@ impl Committer {
         let before = self.waiting.len();
         for partition in partitions {
             self.waiting.remove(partition);
+            self.sent.remove(partition);
         }
         if self.waiting.len() < before {
             for waiter in self.waiters.drain(..) {
@@ -131,6 +172,7 @@ impl Committer {
     /// Fails everything: the member leaves.
     pub(super) fn end(&mut self) {
         self.waiting.clear();
+        self.sent.clear();
         let under_way = self.under_way.take().map(|sent| sent.waiters);
         for waiter in self
             .waiters
@@ -195,6 +237,40 @@ mod tests {
         committer.forget(&[TopicPartition::new("orders", 0)]);
         assert!(matches!(answer.try_recv(), Ok(Err(CommitError::Fenced(_)))));
         assert!(committer.next().is_none());
+    }
+
+    /// A request of before the disturbance may arrive behind all others and take the position back;
+    /// that of a partition given up belongs to its new owner.
+    #[test]
+    fn after_a_disturbance_the_newest_positions_are_sent_again_and_then_no_more() {
+        let mut committer = Committer::default();
+        let start = Instant::now();
+        let send = |committer: &mut Committer, commits: Vec<Commit>| {
+            committer.add(commits, oneshot::channel().0, |_| true);
+            let (id, _) = committer.next().expect("a request");
+            committer.finish(id, None);
+        };
+        let mut other = commit(7);
+        other[0].partition = TopicPartition::new("orders", 1);
+        send(&mut committer, commit(1));
+        send(&mut committer, commit(2));
+        send(&mut committer, other.clone());
+        committer.send_again(start + AGAIN_AFTER[3]);
+        assert!(committer.next().is_none(), "nothing was disturbed");
+
+        committer.disturbed(start);
+        committer.send_again(start + AGAIN_AFTER[0] - Duration::from_millis(1));
+        assert!(committer.next().is_none(), "too early");
+        committer.forget(&[other[0].partition.clone()]);
+        for after in AGAIN_AFTER {
+            committer.send_again(start + after);
+            let (id, sent) = committer.next().expect("a request");
+            assert_eq!(sent, commit(2));
+            committer.finish(id, None);
+            assert!(committer.next().is_none());
+        }
+        committer.send_again(start + 10 * AGAIN_AFTER[3]);
+        assert!(committer.next().is_none(), "it goes on for ever");
     }
 
     /// An answer that came late must not be taken for the next request's.

@@ -139,7 +139,7 @@ impl PollThread {
             self.begin(now);
             return Ok(false);
         }
-        self.serve_main();
+        self.serve_main(now);
         self.serve_group(now);
         self.retake();
         self.serve_commits();
@@ -265,7 +265,7 @@ impl PollThread {
     }
 
     /// The consumer's own events: rebalances, errors, log lines.
-    fn serve_main(&mut self) {
+    fn serve_main(&mut self, now: Instant) {
         for _ in 0..MAIN_EVENTS {
             if self.main.len() == 0 {
                 return;
@@ -287,6 +287,7 @@ impl PollThread {
                 }
                 Some(Err(error)) => error,
             };
+            self.committer.disturbed(now);
             let fatal = matches!(problem, KafkaError::MessageConsumptionFatal(_));
             match problem.rdkafka_error_code() {
                 Some(code) if fatal || refuses_membership(code) => {
@@ -374,6 +375,7 @@ impl PollThread {
     }
 
     fn tick(&mut self, now: Instant) {
+        self.committer.send_again(now);
         self.tell_caught_up();
         for owned in self.partitions.values_mut().filter(|owned| owned.flows()) {
             // Nothing is known to send a queue on or to miss its bell, but a partition that stayed
