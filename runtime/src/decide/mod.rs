@@ -10,6 +10,7 @@ pub mod offsets;
 pub mod pace;
 pub mod position_codec;
 pub mod rate;
+pub mod reminder;
 pub mod routing;
 pub mod verdict;
 mod window;

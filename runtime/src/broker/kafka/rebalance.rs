@@ -23,6 +23,7 @@ use super::positions::{self, Bounds, Lost, Place, place};
 use crate::broker::{Assignment, SourceEvent};
 use crate::config::Start;
 use crate::decide::offsets::Progress;
+use crate::decide::reminder::Reminder;
 use crate::event::TopicPartition;
 
 /// How long the runtime may take to finish with partitions that the group wants back.
@@ -35,6 +36,7 @@ pub(super) enum Turn {
     Assign {
         partitions: Vec<TopicPartition>,
         again: Instant,
+        reminder: Reminder,
     },
     Revoke {
         /// As the group named them.
@@ -74,6 +76,7 @@ impl PollThread {
             Demand::Assign(partitions) => Some(Turn::Assign {
                 partitions,
                 again: now,
+                reminder: Reminder::new(now),
             }),
             Demand::Revoke { partitions, lost } => {
                 let mut ours = Vec::new();
@@ -113,20 +116,38 @@ impl PollThread {
     /// Goes on with a demand; gives it back where it has to wait.
     fn go_on(&mut self, turn: Turn, now: Instant) -> Option<Turn> {
         match turn {
-            Turn::Assign { partitions, again } => {
+            Turn::Assign {
+                partitions,
+                again,
+                mut reminder,
+            } => {
                 if now < again {
-                    return Some(Turn::Assign { partitions, again });
+                    return Some(Turn::Assign {
+                        partitions,
+                        again,
+                        reminder,
+                    });
                 }
                 match self.assign(&partitions) {
                     Ok(()) => None,
                     Err(error) => {
-                        tracing::debug!(
-                            group = &*self.subscription.group,
-                            "the positions cannot be looked up yet: {error}"
-                        );
+                        let now = Instant::now();
+                        if let Some(lasts) = reminder.due(now) {
+                            tracing::warn!(
+                                consumer = &*self.subscription.consumer,
+                                group = &*self.subscription.group,
+                                "nothing is consumed of {} partitions, for {} s the group's \
+                                 positions cannot be read: {error}. Where the broker answers \
+                                 otherwise, a transaction of the group may hang: \
+                                 kafka-transactions.sh find-hanging",
+                                partitions.len(),
+                                lasts.as_secs(),
+                            );
+                        }
                         Some(Turn::Assign {
                             partitions,
-                            again: Instant::now() + RETRY,
+                            again: now + RETRY,
+                            reminder,
                         })
                     }
                 }
