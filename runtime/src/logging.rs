@@ -51,7 +51,15 @@ pub fn start(level: &str, format: LogFormat, color: bool) -> Result<(), String> 
 }
 
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|error| {
+    // A level alone means the runtime's own lines: a compiler inside tells thousands more.
+    let own = ["debug", "trace"]
+        .iter()
+        .any(|own| level.eq_ignore_ascii_case(own));
+    let directives = match own {
+        true => format!("info,millstream={level}"),
+        false => level.to_owned(),
+    };
+    EnvFilter::try_new(directives).map_err(|error| {
         format!("`{level}` is not a log level ({error}): use error, warn, info, debug or trace")
     })
 }
@@ -94,5 +102,15 @@ mod tests {
         for level in ["millstream=loud", "info,=", "a=b=c"] {
             assert!(filter(level).is_err(), "{level}");
         }
+    }
+
+    /// Whoever looks for a fault of the runtime would drown in lines of its compiler.
+    #[test]
+    fn a_level_below_info_is_about_the_runtime_alone() {
+        let shown = filter("DEBUG").expect("a level").to_string();
+        assert!(
+            shown.contains("millstream=debug") && shown.contains("info"),
+            "{shown}"
+        );
     }
 }
