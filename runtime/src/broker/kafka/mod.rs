@@ -30,6 +30,7 @@ mod reader;
 mod rebalance;
 mod source;
 mod topics;
+mod transaction_positions;
 mod transactions;
 mod transactor;
 mod watch;

@@ -21,8 +21,23 @@ pub(super) struct Undelivered {
     pub(super) batch: usize,
     pub(super) index: usize,
     pub(super) code: RDKafkaErrorCode,
+    /// It stands for all: any of them may be at fault.
+    pub(super) one_of_all: bool,
     /// Whether it alone can be at fault.
     pub(super) alone: bool,
+}
+
+impl Undelivered {
+    /// One of the records failed of `code`; which, is not known.
+    pub(super) fn one_of_them(code: RDKafkaErrorCode) -> Self {
+        Self {
+            batch: 0,
+            index: 0,
+            code,
+            one_of_all: true,
+            alone: false,
+        }
+    }
 }
 
 /// See the module.
@@ -138,6 +153,7 @@ impl OpenTransaction {
                     batch,
                     index,
                     code,
+                    one_of_all: false,
                     alone: one_by_one,
                 });
             }
@@ -155,6 +171,7 @@ impl OpenTransaction {
             batch,
             index,
             code,
+            one_of_all: false,
             alone,
         });
     }

@@ -15,18 +15,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::Instant;
 
 use super::client::Listener;
 use super::errors::{Fault, fault, publish_error};
 use super::open_transaction::{OpenTransaction, Undelivered};
 use super::positions;
-use super::raw::{self, Failure, GroupMetadata, Writer};
+use super::raw::Writer;
 use super::source::Ends;
 use super::transactor::{Inbox, Job, Transaction};
 use crate::broker::TransactError;
@@ -35,7 +34,7 @@ use crate::event::TopicPartition;
 use crate::records::Records;
 
 /// How long a call to the coordinator may take.
-const CALL_WAIT: Duration = Duration::from_secs(10);
+pub(super) const CALL_WAIT: Duration = Duration::from_secs(10);
 /// How long records may be on their way: a little less than the transaction itself may last.
 const DELIVERY_WAIT: Duration = Duration::from_secs(14);
 /// How long an abort waits for reports of what is under way; a producer that waits for more is
@@ -43,20 +42,18 @@ const DELIVERY_WAIT: Duration = Duration::from_secs(14);
 const ABORT_WAIT: Duration = Duration::from_secs(1);
 /// How long the thread sleeps at most.
 const TICK: Duration = Duration::from_millis(100);
-/// How long after its own time limit a call to librdkafka is taken to hang.
-const HANG_MARGIN: Duration = Duration::from_secs(2);
 /// How soon a failed look at the committed positions is tried again.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 
 /// See the module.
 pub(super) struct TransactorThread {
     config: ClientConfig,
     listener: Listener,
-    ends: Arc<Ends>,
-    inbox: Arc<Inbox>,
+    pub(super) ends: Arc<Ends>,
+    pub(super) inbox: Arc<Inbox>,
     /// Ready to begin a transaction, unless one is open.
-    writer: Option<Writer>,
-    open: Option<OpenTransaction>,
+    pub(super) writer: Option<Writer>,
+    pub(super) open: Option<OpenTransaction>,
     /// Whether batches are written when they are staged; after a failure all that is left is written
     /// with the transaction itself.
     stages: bool,
@@ -65,7 +62,7 @@ pub(super) struct TransactorThread {
 }
 
 /// How a transaction ended that is not known to have taken effect.
-enum Ended {
+pub(super) enum Ended {
     Aborted(String),
     Undelivered(Undelivered),
     /// Only what was committed can tell.
@@ -170,8 +167,9 @@ impl TransactorThread {
                 Err(TransactError::Aborted(reason))
             }
             Ended::Undelivered(undelivered) => {
+                let error = self.blame(job, &undelivered);
                 self.abort();
-                Err(self.blame(job, &undelivered))
+                Err(error)
             }
             Ended::InDoubt(doubt) => {
                 tracing::warn!(
@@ -227,69 +225,6 @@ impl TransactorThread {
         }
     }
 
-    /// Adds the positions, if all their partitions are still ours: the coordinator checks member and
-    /// generation, but not who has a partition.
-    fn send_offsets(&mut self, job: &Transaction) -> Result<(), Ended> {
-        let deadline = Instant::now() + CALL_WAIT;
-        loop {
-            let group = self.ends.while_ours(&job.assignments, |member| {
-                GroupMetadata::of(member.client())
-            });
-            let Some(group) = group.flatten() else {
-                return Err(Ended::Aborted(
-                    "the group took partitions of it back".to_owned(),
-                ));
-            };
-            match self.send_offsets_as(job, group)? {
-                Ok(()) => return Ok(()),
-                Err(failure) if failure.retriable && Instant::now() < deadline => {
-                    self.inbox.wake.wait(RETRY);
-                }
-                Err(failure) => return Err(Ended::Aborted(failure.to_string())),
-            }
-        }
-    }
-
-    /// Makes the call on a thread of its own, for it can hang: librdkafka forgets a request when the
-    /// group's coordinator moves at the wrong moment. Such a producer is left to its thread; the next
-    /// one of its transactional id ends what it left open.
-    fn send_offsets_as(
-        &mut self,
-        job: &Transaction,
-        group: GroupMetadata,
-    ) -> Result<Result<(), Failure>, Ended> {
-        let Some(writer) = self.writer.take() else {
-            return Err(no_producer());
-        };
-        let list = raw::offsets_to_commit(job.commits.iter());
-        let (answer, answered) = sync_channel(1);
-        let call = move || {
-            let result = writer.send_offsets(&list, &group, CALL_WAIT);
-            // Nobody waits any more: the producer ends here.
-            let _ = answer.send((writer, result));
-        };
-        let made = std::thread::Builder::new()
-            .name("kafka-tx-offsets".to_owned())
-            .spawn(call);
-        let ended = match made {
-            Ok(_) => answered.recv_timeout(CALL_WAIT + HANG_MARGIN).map_err(|_| {
-                "librdkafka does not come back from adding the positions; its producer is replaced"
-                    .to_owned()
-            }),
-            Err(error) => Err(format!("there is no thread to add the positions: {error}")),
-        };
-        match ended {
-            Ok((writer, result)) => {
-                self.writer = Some(writer);
-                Ok(result)
-            }
-            Err(reason) => {
-                self.open = None;
-                Err(Ended::Aborted(reason))
-            }
-        }
-    }
-
     /// Makes the producer, where there is none.
     fn prepare(&mut self) -> Result<(), Ended> {
         if self.writer.is_some() {
@@ -327,9 +262,11 @@ impl TransactorThread {
             return;
         };
         let deadline = Instant::now() + ABORT_WAIT;
-        // Its call waits for reports that only this thread takes. The registration of the next
-        // producer aborts as well.
-        if !open.reported(writer, &self.inbox.wake, deadline) {
+        // The call waits for reports that only this thread takes. And librdkafka gives the sequence
+        // numbers of records that failed to those of the next transaction, though the broker may
+        // have them: it would take the new ones for repetitions and not write them. The
+        // registration of the next producer aborts as well, and numbers anew.
+        if !open.reported(writer, &self.inbox.wake, deadline) || open.failed.is_some() {
             self.discard();
         } else if let Err(failure) = writer.abort_transaction(CALL_WAIT) {
             tracing::debug!(
@@ -344,9 +281,15 @@ impl TransactorThread {
         let Undelivered {
             batch,
             index,
-            code,
+            mut code,
+            mut one_of_all,
             alone,
         } = *undelivered;
+        if code == RDKafkaErrorCode::PurgeQueue {
+            // The whole transaction failed; the broker may refuse one of its topics.
+            code = (self.writer.as_ref().and_then(Writer::cause)).unwrap_or(code);
+            one_of_all = true;
+        }
         let records = job.records.get(batch);
         let Some(records) = records.filter(|records| index < records.len()) else {
             return TransactError::Aborted(code.to_string());
@@ -354,7 +297,7 @@ impl TransactorThread {
         let error = publish_error(index, records.get(index).topic(), code);
         match fault(code) {
             Fault::Passing => TransactError::Aborted(error.to_string()),
-            Fault::Event if !alone => {
+            at_fault if !alone && (one_of_all || at_fault == Fault::Event) => {
                 self.one_by_one = true;
                 TransactError::Aborted(format!(
                     "{error}; the records are written one at a time to find the one at fault"
@@ -411,6 +354,6 @@ impl TransactorThread {
     }
 }
 
-fn no_producer() -> Ended {
+pub(super) fn no_producer() -> Ended {
     Ended::Aborted("there is no producer".to_owned())
 }

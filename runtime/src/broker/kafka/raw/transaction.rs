@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
 use super::writer::Writer;
@@ -14,6 +15,8 @@ use super::writer::Writer;
 #[derive(Debug)]
 pub(in crate::broker::kafka) struct Failure {
     text: String,
+    /// What failed; where the transaction did before, what failed then.
+    pub(in crate::broker::kafka) code: RDKafkaErrorCode,
     /// The same call may be made again.
     pub(in crate::broker::kafka) retriable: bool,
 }
@@ -65,6 +68,12 @@ impl Writer {
     pub(in crate::broker::kafka) fn begin_transaction(&self) -> Result<(), Failure> {
         // SAFETY: as above.
         unsafe { result(sys::rd_kafka_begin_transaction(self.native_ptr())) }
+    }
+
+    /// Why the open transaction failed, where it did.
+    pub(in crate::broker::kafka) fn cause(&self) -> Option<RDKafkaErrorCode> {
+        // Refused while one is open. Where that one failed, the answer says of what.
+        self.begin_transaction().err().map(|failure| failure.code)
     }
 
     /// Adds positions to the transaction; refused by the coordinator where `group` is out of date.
@@ -126,6 +135,7 @@ unsafe fn result(error: *mut sys::rd_kafka_error_t) -> Result<(), Failure> {
             text: CStr::from_ptr(sys::rd_kafka_error_string(error))
                 .to_string_lossy()
                 .into_owned(),
+            code: sys::rd_kafka_error_code(error).into(),
             retriable: sys::rd_kafka_error_is_retriable(error) != 0,
         };
         sys::rd_kafka_error_destroy(error);

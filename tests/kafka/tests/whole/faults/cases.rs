@@ -228,7 +228,7 @@ fn an_output_that_may_not_be_written_is_told_and_loses_nothing() -> Result<()> {
     names.create(kafka)?;
     let site = setup::site(
         &cluster.bootstrap(),
-        &consumer(&names, Promise::AtLeast, "")?,
+        &consumer(&names, Promise::Exactly, "")?,
     )?;
     let mut runtime = site.start(&[])?;
     setup::produce(kafka, &names.source, before)?;
@@ -264,7 +264,7 @@ fn an_output_that_may_not_be_written_is_told_and_loses_nothing() -> Result<()> {
         setup::lag(&site).is_ok_and(|lag| lag == 0)
     })?;
     end(&mut runtime)?;
-    judge(kafka, &names, Promise::AtLeast, &lines)
+    judge(kafka, &names, Promise::Exactly, &lines)
 }
 
 /// Batches whose claim failed because the whole membership was lost must not hold back those that

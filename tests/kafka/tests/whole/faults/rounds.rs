@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::super::setup;
 use super::super::verify::Promise;
 use super::arena::{Arena, Outcome};
-use super::fault::{self, Away, Fault, Request};
+use super::fault::{self, Fault, Node, Request};
 use super::report::{self, Round};
 
 /// How many rounds, by which seed, and of one guarantee alone: `make faults ROUNDS=10 SEED=7
@@ -40,16 +40,16 @@ fn three_nodes_that_fail_in_every_way_break_no_promise() -> Result<()> {
     Ok(())
 }
 
-/// The same in short, on one node: what is wrong at every such fault shows before the long run.
+/// The same in short: what is wrong at every such fault shows before the long run.
 #[test]
-fn a_killed_runtime_and_lost_answers_to_commits_break_no_promise() -> Result<()> {
+fn a_killed_broker_and_lost_answers_to_commits_break_no_promise() -> Result<()> {
     let _turn = setup::turn();
-    let Some(cluster) = cluster::with(1, &[]) else {
+    let Some(cluster) = cluster::with(3, &[]) else {
         return Ok(());
     };
     let faults = [
         Fault::CatchRequest(Request::EndTransaction, Catch::AfterTheBroker),
-        Fault::KillRuntime(Away::Briefly),
+        Fault::KillNode(Node::TransactionCoordinator),
         Fault::CutAll,
     ];
     let text = play(cluster, &faults, 1)?;
