@@ -25,8 +25,10 @@ SEEDS ?= 20000
 ROUNDS ?=
 SEED ?=
 DELIVERY ?=
+# How long a soak lasts: `make soak MINUTES=5`.
+MINUTES ?= 30
 
-.PHONY: help setup plugins build run test sim faults lint bench clean
+.PHONY: help setup plugins build run test sim faults soak lint bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -68,7 +70,11 @@ sim: setup ## more seeds of the simulation (SEEDS=)
 faults: plugins ## the long tests of faults, on the embedded broker and on Kafka (ROUNDS=, SEED=, DELIVERY=)
 	$(CARGO) build --workspace --bins --tests
 	MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test -p millstream-whole-tests -- --ignored
-	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) FAULT_DELIVERY=$(DELIVERY) MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test -p millstream-kafka-tests -- --ignored --nocapture
+	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) FAULT_DELIVERY=$(DELIVERY) MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test -p millstream-kafka-tests -- --ignored --nocapture --skip soak::
+
+soak: plugins ## many minutes of order lines and trouble: does anything grow? (MINUTES=, 3 at least)
+	$(CARGO) build --workspace --bins --tests
+	SOAK_MINUTES=$(MINUTES) MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test -p millstream-kafka-tests --test whole soak:: -- --ignored --nocapture
 
 bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench

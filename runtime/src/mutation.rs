@@ -93,13 +93,11 @@ pub enum Mutation {
     ProbesNotSingle,
     /// No valve is ever closed.
     BudgetIgnored,
-    /// A partition that comes while the budget is used up flows.
-    AssignedUnheld,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 42] = [
         Self::SettledBeforeAcknowledged,
         Self::PositionOneTooHigh,
         Self::PositionAtWhatWasRead,
@@ -142,7 +140,6 @@ impl Mutation {
         Self::BreakerLetsThrough,
         Self::ProbesNotSingle,
         Self::BudgetIgnored,
-        Self::AssignedUnheld,
     ];
 }
 

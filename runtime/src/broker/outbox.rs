@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::SourceEvent;
-use crate::decide::admission::Load;
-use crate::event::TopicPartition;
+use crate::decide::admission::{self, Load};
+use crate::event::{Block, TopicPartition};
 
 /// A queue from a fetching thread to the intake. Only blocks count against the bound: what else
 /// there is to say is rare and must never be held up.
@@ -33,6 +33,11 @@ struct State {
     /// Blocks of the queue and of held partitions.
     total: Load,
     by_partition: HashMap<TopicPartition, Load>,
+    /// What is kept for each partition, and what they all have ready beyond it.
+    share: Load,
+    common: Load,
+    /// Blocks of the queue.
+    ready: usize,
     /// The thread found no room and sleeps until there is.
     starved: bool,
 }
@@ -51,21 +56,24 @@ impl Outbox {
     /// How much of a partition, one of `partitions`, may be pushed now: `most` or less. `None` while
     /// it is too little to be worth its hand-over; the thread is woken once it is not.
     ///
-    /// Where everything is in use, each partition has an equal share of the bound beside it, so that
-    /// those who wait behind a closed valve stop nobody.
+    /// Half of the bound is kept for the partitions in equal shares, so that those who wait behind a
+    /// closed valve stop nobody. A partition that has nothing ready may push an event larger than
+    /// that; once the bound is passed by such, one at a time, or each of many partitions would.
     pub fn room(&self, partition: &TopicPartition, partitions: usize, most: Load) -> Option<Load> {
-        let share = self.limit.part(1, partitions.max(1)).at_least_one();
+        let most = most.smaller(admission::largest_block(self.limit, partitions));
         let mut state = self.state.lock();
+        state.share_among(partitions, self.limit);
+        let share = state.share;
         let own = state.by_partition.get(partition).copied();
         let own = own.unwrap_or_default();
-        let left = self
-            .limit
-            .beyond(state.total)
-            .larger(share.beyond(own))
-            .smaller(most);
+        let mut left = self.limit.part(1, 2).beyond(state.common);
+        left.add(share.beyond(own));
+        let left = left.smaller(most);
         let worth = most.smaller(share).part(1, 2).at_least_one();
         let enough = left.events >= worth.events && left.bytes >= worth.bytes;
-        if !enough && own != Load::default() {
+        let waits = state.ready > 0 || state.held.contains_key(partition);
+        let crowded = waits && state.total.reaches(self.limit);
+        if crowded || (!enough && own != Load::default()) {
             state.starved = true;
             return None;
         }
@@ -110,8 +118,11 @@ impl Outbox {
             }
         }
         news.push_back(event);
+        state.ready = 0;
         news.append(&mut blocks);
-        state.queue = news;
+        for waiting in news {
+            state.enqueue(waiting);
+        }
         drop(state);
         self.arrived.notify_one();
     }
@@ -130,8 +141,15 @@ impl Outbox {
             return;
         }
         let queue = std::mem::take(&mut state.queue);
+        state.ready = 0;
         for event in queue {
             state.enqueue(event);
+        }
+        // Nobody will take what the thread waits for.
+        let wakes = state.ready == 0 && std::mem::take(&mut state.starved);
+        drop(state);
+        if wakes {
+            (self.wake)();
         }
     }
 
@@ -139,8 +157,9 @@ impl Outbox {
     pub fn release(&self, partitions: &[TopicPartition]) {
         let mut state = self.state.lock();
         for partition in partitions {
-            let mut waiting = state.held.remove(partition).unwrap_or_default();
-            state.queue.append(&mut waiting);
+            for waiting in state.held.remove(partition).unwrap_or_default() {
+                state.enqueue(waiting);
+            }
         }
         drop(state);
         self.arrived.notify_one();
@@ -165,6 +184,9 @@ impl Outbox {
     pub fn take(&self) -> Option<SourceEvent> {
         let mut state = self.state.lock();
         let event = state.queue.pop_front()?;
+        if let SourceEvent::Block(_) = event {
+            state.ready -= 1;
+        }
         state.leaves(&event);
         // At half, not at the first free place: the thread is woken for a batch's worth.
         let total = state.total;
@@ -187,35 +209,58 @@ impl Outbox {
 impl State {
     fn enqueue(&mut self, event: SourceEvent) {
         let held = partition_of(&event).and_then(|partition| self.held.get_mut(partition));
+        if held.is_none()
+            && let SourceEvent::Block(_) = event
+        {
+            self.ready += 1;
+        }
         held.unwrap_or(&mut self.queue).push_back(event);
     }
 
     fn arrives(&mut self, event: &SourceEvent) {
         if let SourceEvent::Block(block) = event {
-            let load = Load {
-                events: block.len(),
-                bytes: block.bytes(),
-            };
+            let load = load_of(block);
             self.total.add(load);
             let own = self.by_partition.entry(block.source().clone());
-            own.or_default().add(load);
+            let own = own.or_default();
+            let before = own.beyond(self.share);
+            own.add(load);
+            self.common.add(own.beyond(self.share).beyond(before));
         }
     }
 
     fn leaves(&mut self, event: &SourceEvent) {
         if let SourceEvent::Block(block) = event {
-            let load = Load {
-                events: block.len(),
-                bytes: block.bytes(),
-            };
+            let load = load_of(block);
             self.total.remove(load);
             if let Some(own) = self.by_partition.get_mut(block.source()) {
+                let before = own.beyond(self.share);
                 own.remove(load);
+                self.common.remove(before.beyond(own.beyond(self.share)));
                 if own.events == 0 {
                     self.by_partition.remove(block.source());
                 }
             }
         }
+    }
+
+    /// Keeps half of the bound for so many partitions.
+    fn share_among(&mut self, partitions: usize, limit: Load) {
+        let share = limit.part(1, 2 * partitions.max(1)).at_least_one();
+        if share != self.share {
+            self.share = share;
+            self.common = Load::default();
+            for own in self.by_partition.values() {
+                self.common.add(own.beyond(share));
+            }
+        }
+    }
+}
+
+fn load_of(block: &Block) -> Load {
+    Load {
+        events: block.len(),
+        bytes: block.bytes(),
     }
 }
 
@@ -307,21 +352,57 @@ mod tests {
 
     /// An event larger than the whole bound is handed over alone, or it would never be.
     #[test]
-    fn a_partition_that_has_nothing_ready_always_has_room() {
-        let (outbox, _) = outbox(1);
+    fn with_nothing_ready_there_is_always_room_for_an_event() {
+        let (outbox, woken) = outbox(1);
+        assert_eq!(room(&outbox, "a", 2), Some(1));
         outbox.push(block("a", 50));
-        assert_eq!(room(&outbox, "b", 2), Some(1));
+        assert_eq!(room(&outbox, "b", 2), None);
         assert_eq!(room(&outbox, "a", 2), None);
+        assert!(outbox.take().is_some());
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        assert_eq!(room(&outbox, "b", 2), Some(1));
+    }
+
+    /// However many partitions there are, and however large their events, only the last that comes
+    /// passes the bound: five hundred with one each would fill the memory.
+    #[test]
+    fn one_event_of_each_of_many_partitions_does_not_pass_the_bound() {
+        let (outbox, woken) = outbox(100);
+        let names: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+        let push = |events: u64| {
+            let pushed = names.iter().filter(|name| {
+                let room = room(&outbox, name, names.len());
+                room.inspect(|_| outbox.push(block(name, events))).is_some()
+            });
+            pushed.count()
+        };
+        // Events as large as the 40 small ones of such a block.
+        assert_eq!(push(40), 3);
+        assert_eq!(push(1), 0);
+        let first: Vec<_> = names[..3].iter().map(|name| place(name)).collect();
+        outbox.hold(&first);
+        // What waits behind closed valves leaves one at a time to the others.
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        assert_eq!(push(40), 1);
+        assert!(outbox.take().is_some());
+        assert_eq!(woken.load(Ordering::Relaxed), 2);
+        assert_eq!(push(1), 1);
+        assert_eq!(room(&outbox, "0", names.len()), None, "it is held");
+        outbox.release(&first);
+        assert_eq!(push(1), 0);
+        while outbox.take().is_some() {}
+        assert_eq!(woken.load(Ordering::Relaxed), 3);
+        assert_eq!(push(1), 100);
     }
 
     /// A stuck partition whose blocks took all room would stop the others of its consumer.
     #[test]
     fn what_is_held_leaves_each_partition_its_share() {
         let (outbox, woken) = outbox(100);
-        outbox.push(block("a", 100));
+        outbox.push(block("a", 75));
         outbox.hold(&[place("a")]);
-        assert_eq!(room(&outbox, "b", 2), Some(50));
-        outbox.push(block("b", 50));
+        assert_eq!(room(&outbox, "b", 2), Some(25));
+        outbox.push(block("b", 25));
         assert_eq!(room(&outbox, "b", 2), None);
         assert_eq!(
             outbox.take().map(|event| topic_of(&event)).as_deref(),

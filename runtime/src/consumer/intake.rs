@@ -33,8 +33,8 @@ impl Runner {
     pub(super) async fn on_source(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Assigned(assignments) => self.assign(assignments),
-            SourceEvent::Block(block) => self.admit(block),
-            SourceEvent::CaughtUp { partition, next } => self.caught_up(&partition, next),
+            SourceEvent::Block(block) => self.on_block(block),
+            SourceEvent::CaughtUp { partition, next } => self.on_caught_up(partition, next),
             SourceEvent::Revoked {
                 partitions,
                 lost,
@@ -116,14 +116,12 @@ impl Runner {
             self.hold_for_breaker(now);
         }
         // A new partition has an open valve, and the budget may be used up by what came before it.
-        if !mutation::is(Mutation::AssignedUnheld) {
-            self.close_valve(self.next_assignment - 1, now);
-        }
+        self.close_valves(Some(self.next_assignment - 1), now);
         self.show(now);
     }
 
     /// Takes a block in: what is new and wanted goes to its lanes, the rest is settled here.
-    fn admit(&mut self, block: Arc<Block>) {
+    pub(super) fn admit(&mut self, block: Arc<Block>) {
         let Some(id) = self.assignments.get(block.source()).copied() else {
             return;
         };
@@ -175,7 +173,7 @@ impl Runner {
         for (index, reason, error) in sorted.refused {
             self.refuse(id, &block, index, reason, error);
         }
-        self.close_valve(id, now);
+        self.close_valves(Some(id), now);
     }
 
     fn sort(&mut self, block: &Arc<Block>, settings: &crate::config::Consumer) -> Sorted {
@@ -237,7 +235,7 @@ impl Runner {
         self.conclude(assignment, None, work, answer);
     }
 
-    fn caught_up(&mut self, partition: &TopicPartition, next: u64) {
+    pub(super) fn caught_up(&mut self, partition: &TopicPartition, next: u64) {
         let id = self.assignments.get(partition).copied();
         if let Some((id, state)) = id.and_then(|id| Some((id, self.partitions.get_mut(&id)?)))
             && let Some(trial) = &mut state.trial
@@ -265,6 +263,7 @@ impl Runner {
         let consumer = self.settings().name.clone();
         self.ledger.lock().rebalanced(kind);
         let deadline = Instant::now() + REVOKE_WITHIN;
+        self.kept_back.forget(&partitions);
         for partition in &partitions {
             if !lost {
                 self.positions.unwatch(partition);
@@ -305,19 +304,21 @@ impl Runner {
         let _ = done.send(());
     }
 
-    /// Closes the valve of a partition (of all, where the budget is used up).
-    fn close_valve(&mut self, id: u64, now: Instant) {
+    /// Closes the valves that there is no room behind any more (all, where the budget is used up),
+    /// after a partition was assigned or events of it were admitted.
+    pub(super) fn close_valves(&mut self, changed: Option<u64>, now: Instant) {
         let total = self.ledger.lock().in_flight;
         let mut hold = Vec::new();
         let common = self
             .budget
             .common(self.partitions.values().map(|partition| partition.load));
-        let everyone = self.budget.valve(total, Load::default(), common) == Valve::Hold;
+        let everyone = !self.kept_back.is_empty()
+            || self.budget.valve(total, Load::default(), common) == Valve::Hold;
         for (other, partition) in &mut self.partitions {
-            let scattered = *other == id && self.positions.is_scattered(&partition.name);
-            let own =
-                *other == id && self.budget.valve(total, partition.load, common) == Valve::Hold;
-            if (everyone || own || scattered) && partition.held_since.is_none() {
+            let scattered = Some(*other) == changed && self.positions.is_scattered(&partition.name);
+            // Of each: what one took from the common half, the others have no more.
+            let full = self.budget.valve(total, partition.load, common) == Valve::Hold;
+            if (everyone || full || scattered) && partition.held_since.is_none() {
                 partition.held_since = Some(now);
                 hold.push(partition.name.clone());
             }
@@ -355,6 +356,7 @@ impl Runner {
                 continue;
             };
             let opens = !open
+                && self.kept_back.is_empty()
                 && self.budget.valve(total, partition.load, common) == Valve::Release
                 && !self.positions.is_scattered(&partition.name);
             let stood = now.saturating_duration_since(since);

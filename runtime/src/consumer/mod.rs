@@ -21,6 +21,7 @@ pub mod generation;
 mod guard;
 pub mod instances;
 mod intake;
+mod kept_back;
 mod lane;
 pub mod letter;
 mod outlet;

@@ -24,6 +24,7 @@ use super::claims::Claims;
 use super::generation::Generation;
 use super::guard::{Guard, Witness};
 use super::instances::Instances;
+use super::kept_back::KeptBack;
 use super::outlet::Outlet;
 use super::partition::Partition;
 use super::positions::Positions;
@@ -71,6 +72,7 @@ pub struct Runner {
     pub(super) life: u32,
     pub(super) positions: Positions,
     pub(super) budget: Budget,
+    pub(super) kept_back: KeptBack,
     pub(super) instances: Instances,
     pub(super) calls: JoinSet<(LaneId, Done)>,
     pub(super) partitions: BTreeMap<u64, Partition>,
@@ -122,6 +124,7 @@ impl Runner {
             life: fastrand::u32(..),
             positions: Positions::new(sink, settings.commit),
             budget: Budget::new(settings.in_flight),
+            kept_back: KeptBack::default(),
             instances,
             calls: JoinSet::new(),
             partitions: BTreeMap::new(),
@@ -164,6 +167,7 @@ impl Runner {
     /// Only for a bug of the host: a call that panicked. Its events come again after a restart.
     pub async fn run(mut self, mut drain: oneshot::Receiver<Instant>) -> anyhow::Result<()> {
         loop {
+            self.take_up();
             self.dispatch();
             self.transact(Instant::now(), false);
             let wake = self.next_wake();

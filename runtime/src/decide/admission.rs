@@ -68,7 +68,8 @@ impl Load {
         })
     }
 
-    fn exceeds(&self, limit: Load) -> bool {
+    /// Whether there is none left of a limit, in events or in bytes.
+    pub fn reaches(&self, limit: Load) -> bool {
         self.events >= limit.events || self.bytes >= limit.bytes
     }
 }
@@ -78,6 +79,8 @@ impl Load {
 pub struct Budget {
     high: Load,
     low: Load,
+    ahead: Load,
+    whole: Load,
 }
 
 /// What to do with a partition's valve.
@@ -100,6 +103,8 @@ impl Budget {
         Self {
             high: part(6),
             low: part(5),
+            ahead: Self::ahead(in_flight),
+            whole: part(8),
         }
     }
 
@@ -109,6 +114,14 @@ impl Budget {
             events: (in_flight.max_events / 4).max(1),
             bytes: (in_flight.max_bytes / 4).max(1),
         }
+    }
+
+    /// Whether a block has room beside the `total` in use. One that is larger than the budget is
+    /// admitted alone.
+    pub fn fits(&self, total: Load, block: Load) -> bool {
+        let mut after = total;
+        after.add(block);
+        total == Load::default() || after.beyond(self.whole) == Load::default()
     }
 
     /// How much of the common half is in use, given what each of the assigned partitions uses.
@@ -127,17 +140,21 @@ impl Budget {
     /// Half of the budget is reserved for the partitions in equal parts, so that however many are
     /// stuck the last one still flows. The other half is common: beyond its reserve a partition may
     /// use twice what is still free there, so that one alone has most of the budget (the dynamic
-    /// threshold by which switches share a buffer: Choudhury and Hahne, 1998).
+    /// threshold by which switches share a buffer: Choudhury and Hahne, 1998). The block that comes
+    /// next counts as if it were there: else each of the stuck would pass its part by one.
     pub fn valve(&self, total: Load, own: Load, common: Common) -> Valve {
         let reserved = self.reserved(common.partitions);
+        let spare = reserved.beyond(largest_block(self.ahead, common.partitions));
         let free = self.high.part(1, 2).beyond(common.used);
         let mut most = free.part(2, 1);
-        most.add(reserved);
+        most.add(spare);
         let mut few = free;
-        few.add(reserved.part(3, 4));
-        if total.exceeds(self.high) || own.exceeds(most) {
+        few.add(spare.part(3, 4));
+        let none = own == Load::default();
+        if total.reaches(self.high) || (!none && own.reaches(most)) {
             Valve::Hold
-        } else if !total.exceeds(self.low) && (own == Load::default() || !own.exceeds(few)) {
+        } else if none || (!total.reaches(self.low) && !own.reaches(few)) {
+            // With nothing in use not only below the low mark: what is stuck may stay above it.
             Valve::Release
         } else {
             Valve::Keep
@@ -147,6 +164,13 @@ impl Budget {
     fn reserved(&self, partitions: usize) -> Load {
         self.high.part(1, 2 * partitions.max(1)).at_least_one()
     }
+}
+
+/// The largest block of one of so many partitions, where an adapter may fetch `ahead`: what the
+/// budget reserves for a partition. An event that is larger comes alone.
+pub fn largest_block(ahead: Load, partitions: usize) -> Load {
+    let reserved = ahead.part(3, 2 * partitions.max(1));
+    ahead.smaller(reserved).at_least_one()
 }
 
 /// What is in use of the half of a budget that all partitions share.
@@ -185,15 +209,21 @@ mod tests {
     #[test]
     fn a_full_budget_holds_everyone_and_a_lower_one_releases() {
         assert_eq!(valve(&[0, 600]), Valve::Hold);
-        assert_eq!(valve(&[0, 550]), Valve::Keep);
-        assert_eq!(valve(&[0, 499]), Valve::Release);
+        assert_eq!(valve(&[0, 599]), Valve::Release);
+        let of_ten = |own: usize, others: usize| {
+            let mut loads = [others; 10];
+            loads[0] = own;
+            valve(&loads)
+        };
+        assert_eq!(of_ten(40, 55), Valve::Keep);
+        assert_eq!(of_ten(40, 50), Valve::Release);
     }
 
     #[test]
     fn a_partition_alone_has_most_of_the_budget() {
-        assert_eq!(valve(&[499]), Valve::Keep);
-        assert_eq!(valve(&[500]), Valve::Hold);
-        assert_eq!(valve(&[350]), Valve::Release);
+        assert_eq!(valve(&[433]), Valve::Keep);
+        assert_eq!(valve(&[434]), Valve::Hold);
+        assert_eq!(valve(&[337]), Valve::Release);
     }
 
     /// Without a reserve stuck partitions would fill the budget and stop the one that is not.
@@ -214,6 +244,39 @@ mod tests {
         assert_ne!(valve(&loads), Valve::Hold);
     }
 
+    /// Blocks are admitted whole: where each stuck partition passed its part by most of a block, some
+    /// of them would fill the budget.
+    #[test]
+    fn stuck_partitions_leave_room_for_the_last_also_in_blocks() {
+        for (partitions, max_events) in [(2, 10_000), (4, 10_000), (30, 10_000), (500, 10_000)] {
+            let in_flight = InFlight {
+                max_events,
+                max_bytes: 10 * max_events,
+            };
+            let budget = Budget::new(in_flight);
+            let block = largest_block(Budget::ahead(in_flight), partitions);
+            let mut loads = vec![Load::default(); partitions];
+            let valve = |loads: &[Load], at: usize| {
+                let mut total = Load::default();
+                loads.iter().for_each(|load| total.add(*load));
+                budget.valve(total, loads[at], budget.common(loads.iter().copied()))
+            };
+            // In turn, as an adapter hands blocks over.
+            let mut flows = true;
+            while flows {
+                flows = false;
+                for stuck in 1..partitions {
+                    if valve(&loads, stuck) != Valve::Hold {
+                        loads[stuck].add(block);
+                        flows = true;
+                    }
+                }
+            }
+            assert!(loads[1..].iter().all(|load| *load != Load::default()));
+            assert_eq!(valve(&loads, 0), Valve::Release, "of {partitions}");
+        }
+    }
+
     #[test]
     fn bytes_count_as_events_do() {
         let heavy = Load {
@@ -222,6 +285,17 @@ mod tests {
         };
         let common = budget().common(std::iter::once(heavy));
         assert_eq!(budget().valve(heavy, heavy, common), Valve::Hold);
+    }
+
+    /// Two events of 10 MB in a budget of 16 MB would be more than what was asked for; one of 20 MB
+    /// that waited for room would wait for ever.
+    #[test]
+    fn a_large_event_has_room_in_the_budget_or_alone() {
+        let large = |bytes| Load { events: 1, bytes };
+        assert!(budget().fits(large(4_000), large(4_000)));
+        assert!(!budget().fits(large(4_000), large(4_001)));
+        assert!(!budget().fits(load(800), large(0)));
+        assert!(budget().fits(Load::default(), large(20_000)));
     }
 
     /// A partition without events that stays held would stay so for ever.

@@ -193,15 +193,25 @@ impl KafkaTools {
     /// # Errors
     /// The broker refuses one or does not answer.
     pub fn produce(&self, topic: &str, events: &[(Option<&str>, &str)]) -> Result<()> {
-        let by_key = events.iter().map(|(key, value)| (None, *key, *value));
-        self.write(topic, by_key)
+        let by_key = events
+            .iter()
+            .map(|(key, value)| (topic, None, *key, *value));
+        self.write(by_key)
     }
 
-    /// Writes partition, key and value of each.
+    /// The same for several topics: topic, key and value of each event.
+    ///
+    /// # Errors
+    /// As [`KafkaTools::produce`].
+    pub fn produce_to(&self, events: &[(&str, &str, &str)]) -> Result<()> {
+        let keyed = |&(topic, key, value)| (topic, None, Some(key), value);
+        self.write(events.iter().map(keyed))
+    }
+
+    /// Writes topic, partition, key and value of each.
     fn write<'a>(
         &self,
-        topic: &str,
-        events: impl IntoIterator<Item = (Option<i32>, Option<&'a str>, &'a str)>,
+        events: impl IntoIterator<Item = (&'a str, Option<i32>, Option<&'a str>, &'a str)>,
     ) -> Result<()> {
         let producer: BaseProducer<Refusals> = self
             .client()
@@ -209,7 +219,7 @@ impl KafkaTools {
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.messages", "1000000")
             .create_with_context(Refusals::default())?;
-        for (partition, key, value) in events {
+        for (topic, partition, key, value) in events {
             let mut record = BaseRecord::<str, str>::to(topic).payload(value);
             if let Some(key) = key {
                 record = record.key(key);
@@ -226,7 +236,7 @@ impl KafkaTools {
         }
         producer.flush(PATIENCE)?;
         match producer.context().0.get() {
-            Some(error) => bail!("an event for {topic} was not taken: {error}"),
+            Some(error) => bail!("an event was not taken: {error}"),
             None => Ok(()),
         }
     }
@@ -277,10 +287,7 @@ impl KafkaTools {
     pub fn read_committed_to_mark(&self, topic: &str) -> Result<Vec<KafkaRecord>> {
         let partitions = self.ends(topic)?.len();
         let mark = format!("mark-{:016x}", fastrand::u64(..));
-        self.write(
-            topic,
-            (0..partitions).map(|at| (i32::try_from(at).ok(), Some(&*mark), "")),
-        )?;
+        self.write((0..partitions).map(|at| (topic, i32::try_from(at).ok(), Some(&*mark), "")))?;
         let arguments = [
             "--isolation-level",
             "read_committed",

@@ -6,6 +6,7 @@
 //!        ──▶ cluster  several of them, each behind a proxy ──▶ proxy  cuts and delays ──▶ frames
 //!        ──▶ plugins  components, built once
 //!        ──▶ retail   order lines; metrics  what a scrape says; wait  polls with a deadline
+//!        ──▶ vitals   what a process takes of the machine
 //! ```
 
 pub mod cluster;
@@ -20,5 +21,6 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod retail;
+pub mod vitals;
 pub mod wait;
 pub mod workspace;

@@ -314,16 +314,7 @@ impl Running {
     /// # Errors
     /// Nothing answers within ten seconds.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        let url = format!("http://{}{path}", self.admin);
-        let agent = ureq::Agent::new_with_config(
-            ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .timeout_global(Some(Duration::from_secs(10)))
-                .build(),
-        );
-        let mut answer = agent.get(&url).call().with_context(|| url.clone())?;
-        let body = answer.body_mut().read_to_string().context(url)?;
-        Ok((answer.status().as_u16(), body))
+        get(&self.admin, path)
     }
 
     /// Posts JSON lines to `path`, and returns status and body. Any status is an answer.
@@ -393,6 +384,24 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// The answer to `GET http://{admin}{path}`, whoever answers there: status and body. Any status is
+/// an answer.
+///
+/// # Errors
+/// Nothing answers within ten seconds.
+pub fn get(admin: &str, path: &str) -> Result<(u16, String)> {
+    let url = format!("http://{admin}{path}");
+    let agent = ureq::Agent::new_with_config(
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .build(),
+    );
+    let mut answer = agent.get(&url).call().with_context(|| url.clone())?;
+    let body = answer.body_mut().read_to_string().context(url)?;
+    Ok((answer.status().as_u16(), body))
 }
 
 /// Posts JSON lines to `http://{admin}{path}`, whoever answers there; returns status and body.

@@ -18,5 +18,6 @@ mod late_topics;
 mod order_lines;
 mod retail;
 mod setup;
+mod soak;
 mod stuck_key;
 mod verify;

@@ -1,6 +1,7 @@
 //! Behaviour of the embedded broker as a whole, on a store in a temporary folder.
 
 mod answers;
+mod budget;
 mod crash;
 mod log;
 mod retention;
