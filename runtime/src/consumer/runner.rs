@@ -251,12 +251,6 @@ impl Runner {
             if let Some(lane) = self.lane(id) {
                 lane.busy = true;
             }
-            let retries = work.items.iter().filter(|item| item.attempt > 1).count();
-            {
-                let mut ledger = self.ledger.lock();
-                ledger.retries += retries as u64;
-                ledger.batch_events.observe(work.len() as f64, 1);
-            }
             let witness = self.guard.begin(room, id.assignment, work.len());
             match settings.delivery {
                 Delivery::AtMostOnce if mutation::is(Mutation::CalledUnclaimed) => {

@@ -362,6 +362,7 @@ fn a_halted_partition_is_moved_past_one_event_while_the_runtime_runs() {
     refused(&site, "in/0@1", "halted at offset 3, not at 1");
     skip(&site, "in/0@3");
     setting::produce(&site, "in", "k1\tlate\n", &["-p", "0"]).unwrap();
+    setting::until_no_lag(&site, &mut running, PATIENCE).unwrap();
     running
         .until_scrape("done", PATIENCE, |scrape| {
             scrape.sum("millstream_consumer_lag_events", &[]) < 0.5
