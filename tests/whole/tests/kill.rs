@@ -326,6 +326,7 @@ fn exactly_once(kills: usize) {
     let site = &crashed.site;
     let stored = events::all(site, "order-lines").unwrap();
     assert!(stored.len() >= crashed.lines.len() && crashed.places.len() == crashed.lines.len());
+    println!("{} lines in the topic", stored.len());
     let outcomes = outcomes(site);
     for line in &stored {
         assert_eq!(outcomes.get(&line.place), Some(&1), "{line:?}");
