@@ -18,7 +18,7 @@ use crate::config::{self, Delivery, TopicPattern};
 use crate::consumer::generation::Generation;
 use crate::consumer::runner::{Parts, Runner};
 use crate::consumer::status;
-use crate::consumer::trials::{self, TrialRoom};
+use crate::consumer::trial_room::TrialRoom;
 use crate::decide::admission::Budget;
 use crate::metrics::Metrics;
 use crate::plugin::{Host, Instance, PluginHooks, StartError};
@@ -103,16 +103,16 @@ async fn try_load(
 /// The consumers at work.
 pub struct Running {
     tasks: JoinSet<anyhow::Result<()>>,
-    trial_room: TrialRoom,
+    trial_room: Arc<TrialRoom>,
     drains: Vec<oneshot::Sender<Instant>>,
 }
 
 impl Running {
-    /// None yet.
-    pub fn new() -> Self {
+    /// None yet; they will share this room.
+    pub fn new(trial_room: Arc<TrialRoom>) -> Self {
         Self {
             tasks: JoinSet::new(),
-            trial_room: trials::room(),
+            trial_room,
             drains: Vec::new(),
         }
     }

@@ -31,6 +31,7 @@ use crate::broker::remote::store_id;
 use crate::broker::{Broker, BrokerError};
 use crate::clock;
 use crate::config::{self, Config};
+use crate::consumer::trial_room::TrialRoom;
 use crate::metrics::{Metrics, Outcome, Probe};
 use crate::plugin::Host;
 
@@ -197,12 +198,23 @@ async fn start(
         loaded.push(deploy::load(host, consumer, metrics).await?);
     }
     topics::prepare(config, broker).await?;
-    let mut running = Running::new();
+    let mut running = Running::new(trial_room(config).await?);
     for loaded in loaded {
         running.start(loaded, broker, metrics, health, data_plane.handle())?;
     }
     health.started();
     Ok(Ok(running))
+}
+
+/// Noted beside the embedded store: who opens it next finds the note. Partitions of a Kafka may be
+/// taken up by a runtime elsewhere.
+async fn trial_room(config: &Config) -> anyhow::Result<Arc<TrialRoom>> {
+    let config::Broker::Embedded(embedded) = &config.broker else {
+        return Ok(TrialRoom::unnoted());
+    };
+    let path = embedded.data_dir.join("trial");
+    let opening = tokio::task::spawn_blocking(move || TrialRoom::noted(&path));
+    opening.await.context("noting the start panicked")
 }
 
 async fn open(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {

@@ -34,9 +34,9 @@ impl Runner {
     /// A call ended.
     pub(super) fn on_done(&mut self, id: LaneId, done: Done) {
         let now = Instant::now();
+        self.count(&done);
         self.instances.give_back(done.instance, done.memory);
         done.witness.ended();
-        self.count(&done.started, done.took, &done.result);
         if let Some(lane) = self.lane(id) {
             lane.busy = false;
         }
@@ -93,14 +93,9 @@ impl Runner {
         }
     }
 
-    fn count(
-        &self,
-        started: &Option<Result<Duration, ()>>,
-        took: Duration,
-        result: &Result<Answer, Trouble>,
-    ) {
+    fn count(&self, done: &Done) {
         let mut ledger = self.ledger.lock();
-        match started {
+        match done.started {
             Some(Ok(took)) => {
                 ledger.instantiations_ok += 1;
                 ledger.init_duration.observe(took.as_secs_f64(), 1);
@@ -108,12 +103,16 @@ impl Runner {
             Some(Err(())) => ledger.instantiations_failed += 1,
             None => {}
         }
-        let answer = match result {
+        let answer = match &done.result {
             Ok(answer) => answer,
             Err(Trouble::Call(_, answer)) => answer.as_ref(),
             Err(Trouble::Start(_)) => return,
         };
-        ledger.call_duration.observe(took.as_secs_f64(), 1);
+        // An event whose call could not begin comes again as it was: no attempt was made.
+        let again = done.work.items.iter().filter(|item| item.attempt > 1);
+        ledger.retries += again.count() as u64;
+        ledger.batch_events.observe(done.work.len() as f64, 1);
+        ledger.call_duration.observe(done.took.as_secs_f64(), 1);
         for (kind, times) in &answer.failures {
             ledger.failed(kind, *times);
         }

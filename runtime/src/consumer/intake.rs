@@ -12,6 +12,7 @@ use super::derive;
 use super::partition::Partition;
 use super::runner::{LaneId, Runner};
 use super::status::State;
+use super::trial_room::Tried;
 use super::work::{Item, Work};
 use crate::broker::{Assignment, SourceEvent};
 use crate::clock;
@@ -92,7 +93,15 @@ impl Runner {
             let watching = settings.delivery != Delivery::AtMostOnce;
             if watching {
                 let in_flight = settings.in_flight.max_events;
-                state.trial = Trial::taken_up(progress.watch, self.life, in_flight);
+                let in_call = progress.watch.and_then(|watch| {
+                    let event = Tried {
+                        consumer: &settings.name,
+                        partition: &partition,
+                        offset: watch.from,
+                    };
+                    self.trial_room.died_in_call(watch.life, event)
+                });
+                state.trial = Trial::taken_up(progress.watch, self.life, in_flight, in_call);
             }
             let watch = match &state.trial {
                 // Until the first event is named nothing more is known than before.

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, oneshot};
+use futures::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -30,7 +31,7 @@ use super::partition::Partition;
 use super::positions::Positions;
 use super::skip::{self, Commander, Skip};
 use super::status::{PartitionStatus, SharedStatus, State};
-use super::trials::{self, TrialRoom};
+use super::trial_room::TrialRoom;
 use super::work::Work;
 use crate::broker::{Control, Session, Source};
 use crate::config::{self, Batch, Delivery};
@@ -67,8 +68,12 @@ pub struct Runner {
     pub(super) control: Arc<dyn Control>,
     pub(super) writer: Outlet,
     pub(super) claims: Claims,
-    pub(super) trial_room: TrialRoom,
-    /// Tells this consumer's watches from those of before.
+    pub(super) trial_room: Arc<TrialRoom>,
+    /// Ends when the room is free for one of the partitions that wait for it.
+    pub(super) room_awaited: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+    /// The room, for the first of them that may begin.
+    pub(super) room_entered: Option<OwnedSemaphorePermit>,
+    /// Tells this process's watches from those of before.
     pub(super) life: u32,
     pub(super) positions: Positions,
     pub(super) budget: Budget,
@@ -113,6 +118,7 @@ impl Runner {
             ledger.generation = parts.generation.number;
         }
         let (commander, commands) = skip::channel();
+        let trial_room = TrialRoom::unnoted();
         Self {
             commander,
             commands,
@@ -120,8 +126,10 @@ impl Runner {
             control: parts.session.control,
             writer: Outlet::new(sink.clone(), settings),
             claims: Claims::default(),
-            trial_room: trials::room(),
-            life: fastrand::u32(..),
+            life: trial_room.life(),
+            trial_room,
+            room_awaited: None,
+            room_entered: None,
             positions: Positions::new(sink, settings.commit),
             budget: Budget::new(settings.in_flight),
             kept_back: KeptBack::default(),
@@ -146,7 +154,8 @@ impl Runner {
     }
 
     /// Shares the room for trials with the other consumers of the process.
-    pub fn sharing(mut self, trial_room: TrialRoom) -> Self {
+    pub fn sharing(mut self, trial_room: Arc<TrialRoom>) -> Self {
+        self.life = trial_room.life();
         self.trial_room = trial_room;
         self
     }
@@ -169,6 +178,8 @@ impl Runner {
         loop {
             self.take_up();
             self.dispatch();
+            // Who could not begin after all asks for it again.
+            self.room_entered = None;
             self.transact(Instant::now(), false);
             let wake = self.next_wake();
             tokio::select! {
@@ -183,6 +194,7 @@ impl Runner {
                 }
                 written = self.writer.next() => self.on_written(written),
                 committed = self.positions.committed() => self.on_committed(&committed),
+                room = entered(&mut self.room_awaited) => self.on_room(room),
                 () = tokio::time::sleep_until(wake) => self.on_time(Instant::now()),
                 Some(command) = self.commands.recv() => self.on_command(command).await,
                 event = self.source.next() => self.on_source(event).await,
@@ -211,7 +223,7 @@ impl Runner {
             let Some(partition) = self.partitions.get_mut(&id.assignment) else {
                 continue;
             };
-            if partition.halted.is_some() || !self.may_try(id, now) {
+            if partition.halted.is_some() || !self.may_try(id) {
                 continue;
             }
             let Some(partition) = self.partitions.get_mut(&id.assignment) else {
@@ -254,12 +266,6 @@ impl Runner {
             };
             if let Some(lane) = self.lane(id) {
                 lane.busy = true;
-            }
-            let retries = work.items.iter().filter(|item| item.attempt > 1).count();
-            {
-                let mut ledger = self.ledger.lock();
-                ledger.retries += retries as u64;
-                ledger.batch_events.observe(work.len() as f64, 1);
             }
             let witness = self.guard.begin(room, id.assignment, work.len());
             match settings.delivery {
@@ -536,6 +542,7 @@ impl Runner {
     async fn drain(mut self, deadline: Instant) -> anyhow::Result<()> {
         self.state = State::Draining;
         self.commands.close();
+        self.room_awaited = None;
         let names: Vec<_> = self.assignments.keys().cloned().collect();
         self.control.hold(&names);
         for id in self.partitions.keys().copied().collect::<Vec<_>>() {
@@ -590,5 +597,16 @@ impl Runner {
         let mut status = self.status.lock();
         status.state = State::Ended;
         Ok(())
+    }
+}
+
+/// The end of the wait for the room; waits for ever where there is none. Dropping the future loses
+/// nothing.
+async fn entered(
+    awaited: &mut Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+) -> Option<OwnedSemaphorePermit> {
+    match awaited {
+        Some(awaited) => awaited.await,
+        None => std::future::pending().await,
     }
 }

@@ -9,37 +9,23 @@
 //! ```
 //! At most once needs none of it: what was claimed never comes again.
 
-use std::cmp::Reverse;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::assemble::{self, Context};
 use super::dead_letter::Reason;
 use super::lane::Back;
+use super::partition::Partition;
 use super::runner::{LaneId, Runner};
+use super::trial_room::Tried;
 use super::work::Work;
 use crate::clock;
 use crate::decide::crash::{Start, Trial, Watch};
 
-/// One event of two deaths at a time in all of the process: whoever was tried at the third is at
-/// fault, and not who happened to be tried beside it.
-pub type TrialRoom = Arc<Semaphore>;
-
-/// How soon is looked again whether the room is free.
-const ROOM_AGAIN: Duration = Duration::from_millis(10);
-
-/// Room for one.
-pub fn room() -> TrialRoom {
-    Arc::new(Semaphore::new(1))
-}
-
 impl Runner {
     /// Whether a call for this lane's partition may begin, as far as deaths are concerned; if not, the
     /// lane is considered again when it may.
-    pub(super) fn may_try(&mut self, id: LaneId, now: Instant) -> bool {
+    pub(super) fn may_try(&mut self, id: LaneId) -> bool {
         let Some(partition) = self.partitions.get_mut(&id.assignment) else {
             return false;
         };
@@ -53,13 +39,32 @@ impl Runner {
             return false;
         }
         if trial.is_grave() && partition.trial_room.is_none() {
-            let Ok(room) = self.trial_room.clone().try_acquire_owned() else {
-                self.wakes.push(Reverse((now + ROOM_AGAIN, id)));
+            let room = self.room_entered.take();
+            let Some(room) = room.or_else(|| self.trial_room.enter()) else {
+                let wait = || Box::pin(self.trial_room.wait()) as _;
+                self.room_awaited.get_or_insert_with(wait);
                 return false;
             };
             partition.trial_room = Some(room);
         }
         true
+    }
+
+    /// The room is free for one of the partitions that wait for it.
+    pub(super) fn on_room(&mut self, room: Option<OwnedSemaphorePermit>) {
+        self.room_awaited = None;
+        self.room_entered = room;
+        let waits = |partition: &Partition| {
+            partition.trial_room.is_none() && partition.trial.as_ref().is_some_and(Trial::is_grave)
+        };
+        let waiting = self
+            .partitions
+            .iter()
+            .filter(|(_, partition)| waits(partition));
+        let waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
+        for id in waiting {
+            self.consider_all(id, Instant::now());
+        }
     }
 
     /// Begins the trial of the only event of `work`. `None` where it is not to be called now: it went
@@ -70,7 +75,16 @@ impl Runner {
         let start = trial.start(work.event(0).offset());
         partition.trial_slot = matches!(start, Start::Record(_)).then_some(id.slot);
         match start {
-            Start::Call => return Some(work),
+            Start::Call => {
+                if partition.trial_room.is_some() {
+                    self.trial_room.calls(Tried {
+                        consumer: &self.generation.settings.name,
+                        partition: &partition.name,
+                        offset: work.event(0).offset(),
+                    });
+                }
+                return Some(work);
+            }
             Start::Convict(deaths) => self.convict(id, work, deaths, now),
             Start::Record(watch) => {
                 partition.watched = false;
@@ -137,6 +151,9 @@ impl Runner {
         };
         let name = partition.name.clone();
         let alone = partition.trial_room.is_some();
+        if alone && partition.trial_ended.is_none() {
+            self.trial_room.returned();
+        }
         if alone && self.writer.is_writing(|writing| *writing == name) {
             partition.trial_ended = Some(offset);
             // Nothing else goes on meanwhile: the interval would be waited for at each event.

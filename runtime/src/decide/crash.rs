@@ -4,7 +4,8 @@
 //!            committed with the position                at the next take-up
 //!  works     Watch { deaths 0, nothing }       ─death─▶ all that may have been in flight: present at 1
 //!  tries     Watch { deaths 1, 64 offsets }    ─death─▶ those: present at 2
-//!  tries one Watch { deaths 2, 1 offset }      ─death─▶ that one: present at 3, not run again
+//!  tries one Watch { deaths 2, 1 offset }      ─death─▶ that one: present at 3, not run again,
+//!                                                       unless the death is known to be none of its call
 //!  given up in order: no watch                 ───────▶ nothing is suspected
 //! ```
 //! A partition is watched while somebody works on it: the mark is committed before the first call, and
@@ -44,6 +45,11 @@ impl Watch {
             until: 0,
         }
     }
+
+    /// Whether it names an event that is tried alone: at its next death it is convicted.
+    pub fn names_one(&self) -> bool {
+        self.deaths + 1 == DEATHS && self.from.checked_add(1) == Some(self.until)
+    }
 }
 
 /// Whether an event may be called now.
@@ -74,17 +80,26 @@ pub struct Trial {
 
 impl Trial {
     /// The trial that the watch found with a position asks for, where it does. `in_flight` is how
-    /// many events can have been in flight.
-    pub fn taken_up(found: Option<Watch>, life: u32, in_flight: usize) -> Option<Self> {
+    /// many events can have been in flight. `in_call` says whether the process died while it called
+    /// the first event that the watch names; `None` where nobody knows.
+    pub fn taken_up(
+        found: Option<Watch>,
+        life: u32,
+        in_flight: usize,
+        in_call: Option<bool>,
+    ) -> Option<Self> {
         let found = found?;
         // What this life marked itself and takes up again is no death.
         let died = found.life != life;
         if !died && found.from >= found.until {
             return None;
         }
+        // Named it is also while it waits for its turn and for the broker: a death then is not its
+        // own, and it is tried once more as it was.
+        let blamed = !found.names_one() || in_call != Some(false);
         Some(Self {
             life,
-            deaths: found.deaths.saturating_add(u32::from(died)),
+            deaths: found.deaths.saturating_add(u32::from(died && blamed)),
             named: found.from..found.until,
             recorded: None,
             unread: in_flight,
@@ -208,7 +223,7 @@ mod tests {
         deadly: impl Fn(u64) -> bool,
         convicted: &mut Vec<u64>,
     ) -> bool {
-        let Some(mut trial) = Trial::taken_up(*found, life, IN_FLIGHT) else {
+        let Some(mut trial) = Trial::taken_up(*found, life, IN_FLIGHT, None) else {
             *found = Some(Watch::working(life));
             // The position is committed now and then: here never, which is the worst.
             return (*next..end).any(deadly);
@@ -261,8 +276,8 @@ mod tests {
     /// skip, say) finds its own.
     #[test]
     fn what_is_no_death_is_not_counted() {
-        assert!(Trial::taken_up(None, 1, IN_FLIGHT).is_none());
-        assert!(Trial::taken_up(Some(Watch::working(1)), 1, IN_FLIGHT).is_none());
+        assert!(Trial::taken_up(None, 1, IN_FLIGHT, None).is_none());
+        assert!(Trial::taken_up(Some(Watch::working(1)), 1, IN_FLIGHT, None).is_none());
         let own = Watch {
             life: 1,
             deaths: 2,
@@ -270,7 +285,7 @@ mod tests {
             until: 6,
         };
         for _ in 0..5 {
-            let mut trial = Trial::taken_up(Some(own), 1, IN_FLIGHT).unwrap();
+            let mut trial = Trial::taken_up(Some(own), 1, IN_FLIGHT, None).unwrap();
             trial.read(5);
             assert_eq!(trial.start(5), Start::Record(own));
         }
@@ -280,7 +295,7 @@ mod tests {
     /// for an hour.
     #[test]
     fn what_came_through_is_called_freely_afterwards() {
-        let mut trial = Trial::taken_up(Some(Watch::working(1)), 2, 2).unwrap();
+        let mut trial = Trial::taken_up(Some(Watch::working(1)), 2, 2, None).unwrap();
         (0..3).for_each(|offset| trial.read(offset));
         assert!(matches!(trial.start(0), Start::Record(_)) && !trial.is_busy());
         assert!(trial.start(0) == Start::Call && trial.is_busy());
@@ -293,6 +308,42 @@ mod tests {
         assert!(trial.is_over(), "the third was not in flight");
     }
 
+    /// Whoever kills the process while an innocent event is tried, or waits for a full disk, would
+    /// have it given up at the third time; a plugin that does it must not get away.
+    #[test]
+    fn only_a_death_in_its_call_convicts_an_event_that_is_tried_alone() {
+        let alone = Watch {
+            life: 1,
+            deaths: 2,
+            from: 5,
+            until: 6,
+        };
+        let start = |found: Watch, in_call| {
+            let mut trial =
+                Trial::taken_up(Some(found), found.life + 1, IN_FLIGHT, in_call).unwrap();
+            trial.read(5);
+            trial.start(5)
+        };
+        assert_eq!(start(alone, Some(true)), Start::Convict(3));
+        assert_eq!(start(alone, None), Start::Convict(3));
+        let mut found = alone;
+        for _ in 0..10 {
+            let Start::Record(watch) = start(found, Some(false)) else {
+                panic!("blamed for a death that was none of its own")
+            };
+            assert!(watch.names_one() && watch.life == found.life + 1);
+            found = watch;
+        }
+        assert_eq!(start(found, Some(true)), Start::Convict(3));
+        // Of those that are named together nobody is known to be called: a death counts.
+        let together = Watch {
+            until: 9,
+            deaths: 1,
+            ..alone
+        };
+        assert!(matches!(start(together, Some(false)), Start::Record(watch) if watch.names_one()));
+    }
+
     #[test]
     fn only_events_of_two_deaths_are_grave() {
         let watch = Watch {
@@ -301,7 +352,7 @@ mod tests {
             from: 3,
             until: 5,
         };
-        let mut trial = Trial::taken_up(Some(watch), 2, IN_FLIGHT).unwrap();
+        let mut trial = Trial::taken_up(Some(watch), 2, IN_FLIGHT, None).unwrap();
         assert!(trial.is_grave(), "they may be read yet");
         // More may be read, but nothing that was named.
         (3..7).for_each(|offset| trial.read(offset));

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millstream_test_support::process::{Finished, Site, binary};
+use millstream_test_support::process::{Finished, Running, Site, binary};
+use millstream_test_support::wait::{Deadline, step};
 use millstream_test_support::{plugins, workspace};
 
 /// The embedded broker in `data`, and a compile cache that all tests share.
@@ -138,7 +140,25 @@ pub fn produce(site: &Site, topic: &str, lines: &str, more: &[&str]) -> Result<(
 /// It does not come to that within five minutes.
 pub fn until_idle(site: &Site) -> Result<()> {
     let mut running = site.start(&["--until-idle", "--idle-timeout", "60s"])?;
-    running.succeed(std::time::Duration::from_secs(300))
+    running.succeed(Duration::from_secs(300))
+}
+
+/// Waits until a running runtime has processed what was produced before, by the positions and ends
+/// that the broker names: gauges may be a quarter of a second old, from before the last event.
+///
+/// # Errors
+/// The runtime ended, or the deadline passed; its log is in the text.
+pub fn until_no_lag(site: &Site, running: &mut Running, within: Duration) -> Result<()> {
+    let deadline = Deadline::after(within);
+    while let Err(error) = check_no_lag(site) {
+        ensure!(
+            running.running() && !deadline.passed(),
+            "{error:#}\n{}",
+            running.logs()
+        );
+        step();
+    }
+    Ok(())
 }
 
 /// Checks that every partition of every consumer has lag zero.

@@ -179,12 +179,7 @@ fn without_a_dead_letter_topic_the_partition_halts_at_it_and_can_be_moved_past_i
     let place = format!("in/0@{}", GOOD / 2);
     assert!(body.contains("crash") && body.contains("in/0"), "{body}");
     site.succeed(&["skip", "hostile", &place]).unwrap();
-    running
-        .until_scrape("done", PATIENCE, |scrape| {
-            let lag = [("consumer", "hostile")];
-            scrape.sum("millstream_consumer_lag_events", &lag) < 0.5
-        })
-        .unwrap();
+    setting::until_no_lag(&site, &mut running, PATIENCE).unwrap();
     running.terminate().unwrap();
     running.succeed(PATIENCE).unwrap();
     let (derived, _) = outcomes(&site);

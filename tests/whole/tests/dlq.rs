@@ -11,7 +11,7 @@ use millstream_test_support::process::{Running, Site};
 use millstream_test_support::wait::{Deadline, eventually, step};
 use millstream_whole_tests::events;
 use millstream_whole_tests::setting;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const REPLAY: &str = "millstream.millstream.fix.replay";
@@ -83,6 +83,33 @@ fn values(site: &Site, topic: &str) -> Vec<String> {
         .collect();
     values.sort();
     values
+}
+
+/// A case that lacks a header, or shows the dead letter's place, would test the plugin with another
+/// event.
+#[test]
+fn a_dead_letter_is_printed_as_a_whole_test_case() {
+    let site = setting::site("").unwrap();
+    configure(&site, &broken());
+    let line = "k\"1\tno \"order\" at all: \\ {ü}\n";
+    let more = ["-p", "1", "--header", "colour=blue"];
+    setting::produce(&site, "in", line, &more).unwrap();
+    setting::until_idle(&site).unwrap();
+
+    let show = ["dlq", "show", "fix", "in/1@0", "--as-case"];
+    let case: Value = site.succeed(&show).unwrap().parse().unwrap();
+    let printed = site.succeed(&["consume", "in", "--json"]).unwrap();
+    let events: Vec<Value> = printed.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(events.len(), 1);
+    let letter = &lines(&site, &["list", "fix"])[0];
+    let failed: serde_json::Map<_, _> = ["reason", "code", "error", "attempts", "digest"]
+        .into_iter()
+        .map(|name| (name.to_owned(), letter[name].clone()))
+        .collect();
+    assert!(failed.values().all(|value| !value.is_null()), "{failed:?}");
+    let wanted = json!({"name": "in/1@0", "input": events, "failed": failed, "expected": null});
+    assert_eq!(case, wanted);
+    setting::fail(&site, 1, &["dlq", "show", "fix", "in/1@1", "--as-case"]).unwrap();
 }
 
 /// What an outage of the mind, a bug, put into the dead letters must come out once when it is mended.
@@ -362,6 +389,7 @@ fn a_halted_partition_is_moved_past_one_event_while_the_runtime_runs() {
     refused(&site, "in/0@1", "halted at offset 3, not at 1");
     skip(&site, "in/0@3");
     setting::produce(&site, "in", "k1\tlate\n", &["-p", "0"]).unwrap();
+    setting::until_no_lag(&site, &mut running, PATIENCE).unwrap();
     running
         .until_scrape("done", PATIENCE, |scrape| {
             scrape.sum("millstream_consumer_lag_events", &[]) < 0.5

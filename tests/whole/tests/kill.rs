@@ -175,12 +175,13 @@ fn many_kills() -> usize {
     kills.and_then(|kills| kills.parse().ok()).unwrap_or(100)
 }
 
-/// An event that was alone in flight at the last of three deaths is given up as `crash`, which kills
-/// at random moments can bring about; no more than every third can.
+/// An event that was in its call, alone, at the last of three deaths is given up as `crash`. Kills at
+/// random moments can bring that about; but most of a trial is waiting for the disk, and a kill then
+/// blames nobody.
 fn check_given_up(given_up: usize, kills: usize) {
     println!("{given_up} events given up as crash");
     assert!(
-        given_up <= kills / 3,
+        given_up <= kills / 20,
         "{given_up} given up in {kills} crashes"
     );
 }
@@ -294,15 +295,16 @@ fn outcomes(site: &Site) -> BTreeMap<Place, usize> {
     outcomes
 }
 
-/// Part of the data, so that the guarantees take their turns in reasonable time.
-const SOME_LINES: usize = 60_000;
+/// Part of the data, so that the guarantees take their turns in reasonable time, and that between two
+/// kills something comes to pass.
+const LINES_A_KILL: usize = 6_000;
 const SOME_KILLS: usize = 10;
 
-fn some_lines() -> Vec<String> {
+fn some_lines(kills: usize) -> Vec<String> {
     let retail = Retail::load().unwrap();
     let times = if retail.full { 1 } else { SAMPLES };
     let mut some = lines(&retail, times);
-    some.truncate(SOME_LINES);
+    some.truncate(LINES_A_KILL * kills);
     some
 }
 
@@ -320,10 +322,11 @@ fn exactly_once_nothing_is_lost_or_repeated_in_a_hundred_crashes() {
 }
 
 fn exactly_once(kills: usize) {
-    let crashed = crash(&delivering("exactly-once"), some_lines(), kills);
+    let crashed = crash(&delivering("exactly-once"), some_lines(kills), kills);
     let site = &crashed.site;
     let stored = events::all(site, "order-lines").unwrap();
     assert!(stored.len() >= crashed.lines.len() && crashed.places.len() == crashed.lines.len());
+    println!("{} lines in the topic", stored.len());
     let outcomes = outcomes(site);
     for line in &stored {
         assert_eq!(outcomes.get(&line.place), Some(&1), "{line:?}");
@@ -354,7 +357,7 @@ fn at_most_once_nothing_is_repeated_in_a_hundred_crashes() {
 }
 
 fn at_most_once(kills: usize) {
-    let crashed = crash(&delivering("at-most-once"), some_lines(), kills);
+    let crashed = crash(&delivering("at-most-once"), some_lines(kills), kills);
     let site = &crashed.site;
     let stored = events::all(site, "order-lines").unwrap();
     let outcomes = outcomes(site);

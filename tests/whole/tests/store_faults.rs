@@ -4,6 +4,7 @@
     reason = "what these helpers of tests cannot do fails the test"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -12,6 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use millstream_test_support::process::{Answer, Site, post};
+use millstream_test_support::wait::{Deadline, step};
 use millstream_whole_tests::{events, setting};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -22,8 +24,9 @@ fn consumer() -> String {
     setting::hostile_consumer("hostile", "in", "delivery = \"exactly-once\"\n").unwrap()
 }
 
-/// Posts lines as one request; what does not compress, or no disk would fill.
-fn produce(site: &Site, request: usize) -> Answer {
+/// Posts lines as one request; what does not compress, or no disk would fill. `None` where the
+/// connection ends without an answer.
+fn try_produce(site: &Site, request: usize) -> Option<Answer> {
     let mut random = fastrand::Rng::with_seed(request as u64);
     let body: String = (0..LINES)
         .map(|line| {
@@ -33,17 +36,24 @@ fn produce(site: &Site, request: usize) -> Answer {
         })
         .collect();
     let kind = ("content-type", "application/x-ndjson");
-    post(&site.admin(), "/topics/in", &[kind], &body).unwrap()
+    post(&site.admin(), "/topics/in", &[kind], &body).ok()
+}
+
+fn produce(site: &Site, request: usize) -> Answer {
+    try_produce(site, request).unwrap()
+}
+
+/// The lines of a topic, without their noise.
+fn lines(site: &Site, topic: &str) -> Vec<String> {
+    let events = events::all(site, topic).unwrap().into_iter();
+    let line = |value: String| value.split(' ').next().unwrap().to_owned();
+    events.map(|event| line(event.value.unwrap())).collect()
 }
 
 /// Every line of these requests is there once, in the topic and among what was derived.
 fn check(site: &Site, requests: usize) {
     for topic in ["in", "derived"] {
-        let mut found: Vec<String> = events::all(site, topic)
-            .unwrap()
-            .into_iter()
-            .map(|event| event.value.unwrap().split(' ').next().unwrap().to_owned())
-            .collect();
+        let mut found = lines(site, topic);
         let mut wanted: Vec<String> = (0..requests)
             .flat_map(|request| (0..LINES).map(move |line| format!("{request}-{line}")))
             .collect();
@@ -127,14 +137,7 @@ fn check_full_disk(killed: bool) {
     }
     // Refused was refused: the same request is taken now, once.
     assert_eq!(produce(&site, taken).status, 200);
-    running
-        .until_scrape("done", PATIENCE, |scrape| {
-            let consumer = [("consumer", "hostile")];
-            scrape.value("millstream_in_flight_events", &consumer) == Some(0.0)
-                && scrape.value("millstream_assigned_partitions", &consumer) == Some(2.0)
-                && scrape.sum("millstream_consumer_lag_events", &consumer) < 0.5
-        })
-        .unwrap();
+    setting::until_no_lag(&site, &mut running, PATIENCE).unwrap();
     running.terminate().unwrap();
     running.succeed(PATIENCE).unwrap();
     check(&site, taken + 1);
@@ -148,6 +151,98 @@ fn on_a_full_disk_writers_are_told_and_consumers_wait_until_there_is_room() {
 #[test]
 fn a_kill_on_a_full_disk_loses_nothing_that_was_acknowledged() {
     check_full_disk(true);
+}
+
+/// An event whose outputs wait for room is in flight at each death, and alone when the events of the
+/// deaths before are tried. The plugin is long done with it: it must not be given up.
+#[test]
+fn kills_while_a_full_disk_is_waited_for_give_no_event_up() {
+    check_kills_on_a_full_disk("at-least-once", "a unit was not written");
+    check_kills_on_a_full_disk("exactly-once", "a transaction had no effect");
+}
+
+/// `refusal` is what the runtime says when the disk has no room for what the plugin derived.
+fn check_kills_on_a_full_disk(delivery: &str, refusal: &str) {
+    let topic = setting::topic("in", 2);
+    let site = setting::site(&topic).unwrap();
+    let Some(disk) = Disk::mount(site.path().join("data"), "76m") else {
+        return;
+    };
+    let mut running = site.start(&[]).unwrap();
+    running.until_ready(PATIENCE).unwrap();
+    let mut taken = 0;
+    while produce(&site, taken).status == 200 {
+        taken += 1;
+        assert!(taken < 1_000, "the disk does not fill");
+    }
+    running.terminate().unwrap();
+    running.succeed(PATIENCE).unwrap();
+
+    let more = format!("delivery = \"{delivery}\"\ndead_letter = {{ topic = \"dlq\" }}\n");
+    let consumer = setting::hostile_consumer("hostile", "in", &more).unwrap();
+    site.configure(&format!("{}\n{topic}{consumer}", setting::head(&site)))
+        .unwrap();
+    let refused = |log: &str| log.matches(refusal).count();
+    let mut before = 0;
+    for _ in 0..5 {
+        running = site.start(&[]).unwrap();
+        let deadline = Deadline::after(PATIENCE);
+        while refused(&running.logs()) == before {
+            assert!(
+                running.running() && !deadline.passed(),
+                "{}",
+                running.logs()
+            );
+            step();
+        }
+        running.kill9().unwrap();
+        before = refused(&running.logs());
+    }
+    disk.resize("512m");
+    setting::until_idle(&site).unwrap();
+    assert_eq!(lines(&site, "dlq"), [""; 0]);
+    let derived: BTreeSet<String> = lines(&site, "derived").into_iter().collect();
+    assert_eq!(derived, lines(&site, "in").into_iter().collect());
+    setting::check_no_lag(&site).unwrap();
+}
+
+/// Without `min_free_disk` a write fails in its midst. A half of it that is read later, an answer for
+/// what is not on disk, or a process that goes on with a store of which nothing is known show here.
+#[test]
+fn a_disk_that_is_full_to_the_last_byte_ends_the_process_and_loses_nothing() {
+    let site = setting::site(&format!("{}{}", setting::topic("in", 2), consumer())).unwrap();
+    let text = fs::read_to_string(site.path().join("millstream.toml")).unwrap();
+    let unguarded = text.replace("min_free_disk = \"64MiB\"", "min_free_disk = \"0B\"");
+    assert_ne!(unguarded, text);
+    site.configure(&unguarded).unwrap();
+    let Some(disk) = Disk::mount(site.path().join("data"), "96m") else {
+        return;
+    };
+    let mut running = site.start(&[]).unwrap();
+    running.until_ready(PATIENCE).unwrap();
+    let mut taken = 0;
+    while try_produce(&site, taken).is_some_and(|answer| answer.status == 200) {
+        taken += 1;
+        assert!(taken < 1_000, "the disk does not fill");
+    }
+    assert!(taken > 5, "{taken}");
+    let status = running.wait(PATIENCE).unwrap();
+    assert_eq!(status.code(), Some(70), "{}", running.logs());
+
+    disk.resize("512m");
+    running = site.start(&[]).unwrap();
+    running.until_ready(PATIENCE).unwrap();
+    // What got no answer of success may be there, as a whole, or not at all.
+    let last = format!("{taken}-");
+    let stored = lines(&site, "in");
+    match stored.iter().filter(|line| line.starts_with(&last)).count() {
+        0 => assert_eq!(produce(&site, taken).status, 200),
+        all => assert_eq!(all, LINES, "a part of a request"),
+    }
+    setting::until_no_lag(&site, &mut running, PATIENCE).unwrap();
+    running.terminate().unwrap();
+    running.succeed(PATIENCE).unwrap();
+    check(&site, taken + 1);
 }
 
 /// The journal that was written last.
@@ -210,6 +305,62 @@ fn a_torn_last_write_is_dropped_and_told_and_nothing_before_it_is_lost() {
             .unwrap()
             .flush()
             .unwrap();
+    }
+}
+
+/// Wherever a disk loses what comes after: all before it stays, and of what comes after it no request
+/// is there in part, nor one without those before it.
+#[test]
+fn a_cut_at_any_place_of_the_journal_leaves_what_was_acknowledged_before() {
+    let seed = std::env::var("MILLSTREAM_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    println!("MILLSTREAM_TEST_SEED={seed} repeats these places");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let site = setting::site(&format!("{}{}", setting::topic("in", 2), consumer())).unwrap();
+    let store = site.path().join("data/store");
+    for round in 0..5 {
+        let mut running = site.start(&[]).unwrap();
+        running.until_ready(PATIENCE).unwrap();
+        let first = round * 4;
+        assert_eq!(produce(&site, first).status, 200);
+        setting::until_no_lag(&site, &mut running, PATIENCE).unwrap();
+        let path = journal(&store);
+        let before = end(&fs::read(&path).unwrap());
+        let later = first + 1..first + 4;
+        for request in later.clone() {
+            assert_eq!(produce(&site, request).status, 200);
+        }
+        running.kill9().unwrap();
+        assert_eq!(journal(&store), path);
+        let written = end(&fs::read(&path).unwrap());
+        let cut = random.usize(before..written);
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&vec![0; written - cut], cut as u64)
+            .unwrap();
+
+        running = site.start(&[]).unwrap();
+        running.until_ready(PATIENCE).unwrap();
+        let stored = lines(&site, "in");
+        let of = |request: usize| {
+            let named = format!("{request}-");
+            let all = stored.iter().filter(|line| line.starts_with(&named));
+            all.count()
+        };
+        let counts: Vec<usize> = (0..first + 4).map(of).collect();
+        let whole = counts.iter().take_while(|count| **count == LINES).count();
+        assert!(
+            whole > first && counts[whole..].iter().all(|count| *count == 0),
+            "cut at {cut} of {before}..{written}: {counts:?}"
+        );
+        for request in whole..first + 4 {
+            assert_eq!(produce(&site, request).status, 200);
+        }
+        setting::until_no_lag(&site, &mut running, PATIENCE).unwrap();
+        running.terminate().unwrap();
+        running.succeed(PATIENCE).unwrap();
+        check(&site, first + 4);
     }
 }
 

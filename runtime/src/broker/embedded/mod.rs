@@ -15,7 +15,8 @@
 //! # The store for those who run it
 //!
 //! Everything lies in the folder `store` within `[broker] data_dir`: events, positions of groups and
-//! topics. Copy it only while no runtime runs. One process at a time opens it; a second one is told
+//! topics. The file `trial` beside it is the runtime's, see its README on crashes. Copy the store
+//! only while no runtime runs. One process at a time opens it; a second one is told
 //! who holds it and ends with exit code 70. A write that a crash cut short is dropped at the next
 //! start, which logs how much it was. Other processes produce and read through the first one's HTTP interface.
 //!
