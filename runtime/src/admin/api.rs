@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::answer::{Refused, error};
 use super::produce::bad_query;
-use super::{ConsumerReport, NotDone, State, in_time, topic_name};
+use super::{ConsumerReport, NotDone, ReloadReport, State, in_time, topic_name};
 use crate::broker::remote::wire::{
     Changed, NewTopic, OffsetReport, PositionReport, RuntimeReport, SkipRequest, TopicReport,
 };
@@ -47,6 +47,22 @@ pub(super) async fn skip(
             format!("no consumer {consumer} is at work here"),
         )),
         Err(NotDone::Refused(reason)) => Err(error(StatusCode::CONFLICT, reason)),
+    }
+}
+
+/// `POST /-/reload`: makes the newest configuration apply; 422 with all that is wrong with it.
+pub(super) async fn reload(
+    Extract(state): Extract<Arc<State>>,
+) -> Result<Json<ReloadReport>, Refused> {
+    state.accepting()?;
+    let Some(operator) = &state.operator else {
+        let reason = "no consumers run here";
+        return Err(error(StatusCode::NOT_FOUND, reason));
+    };
+    match operator.reload().await {
+        Ok(report) => Ok(Json(report)),
+        Err(NotDone::UnknownConsumer) => Err(super::shutting_down()),
+        Err(NotDone::Refused(reason)) => Err(error(StatusCode::UNPROCESSABLE_ENTITY, reason)),
     }
 }
 

@@ -29,7 +29,9 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router, middleware};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use self::report::{ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness};
+pub use self::report::{
+    ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness, ReloadReport, ReloadStep,
+};
 pub use self::server::{serve, serve_metrics};
 
 use self::answer::{Refused, error};
@@ -123,6 +125,7 @@ pub fn router(state: Arc<State>, admin: &Admin) -> Router {
     let routes = figures()
         .route("/", get(index))
         .route("/topics/{topic}", get(read::events).post(produce::events))
+        .route("/-/reload", post(api::reload))
         .route("/api/v1/consumers", get(api::consumers))
         .route("/api/v1/consumers/{consumer}/skip", post(api::skip))
         .route("/api/v1/runtime", get(api::runtime))

@@ -32,6 +32,29 @@ pub trait Operator: Send + Sync {
         partition: TopicPartition,
         offset: u64,
     ) -> BoxFuture<'a, Result<(), NotDone>>;
+
+    /// Makes the newest configuration apply.
+    fn reload(&self) -> BoxFuture<'_, Result<ReloadReport, NotDone>>;
+}
+
+/// The answer of `POST /-/reload`: what became of each consumer that changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    pub steps: Vec<ReloadStep>,
+    /// Tables that changed and are read at the start alone.
+    pub needs_restart: Vec<String>,
+}
+
+/// A consumer's part of a reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadStep {
+    pub consumer: String,
+    /// `add`, `swap`, `start-anew` or `remove`.
+    pub change: String,
+    /// The keys that differ, where that is why.
+    pub keys: Vec<String>,
+    /// The generation that works now; 0 where none does.
+    pub generation: u64,
 }
 
 /// Why an operator's wish was not done.

@@ -4,6 +4,7 @@
 //! component ─▶ compiled (or from the cache) ─▶ an instance tried ─▶ membership ─▶ runner's task
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -15,11 +16,13 @@ use super::StartFailure;
 use super::health::RuntimeHealth;
 use crate::broker::{Broker, Subscription};
 use crate::config::{self, Delivery, TopicPattern};
+use crate::consumer::commands::Commander;
 use crate::consumer::generation::Generation;
 use crate::consumer::runner::{Parts, Runner};
 use crate::consumer::status;
 use crate::consumer::trial_room::TrialRoom;
 use crate::decide::admission::Budget;
+use crate::decide::deploy_plan::Version;
 use crate::metrics::Metrics;
 use crate::plugin::{Host, Instance, PluginHooks, StartError};
 
@@ -41,17 +44,17 @@ pub fn hooks(metrics: &Arc<Metrics>) -> PluginHooks {
     }
 }
 
-/// Loads a consumer's plugin and starts an instance of it, so that a plugin that cannot start is
-/// refused before anything is consumed.
+/// Loads a consumer's plugin as its `number`th generation and starts an instance of it, so that a
+/// plugin that cannot start is refused before anything is consumed.
 ///
 /// # Errors
 /// The component or its configuration is at fault.
 pub async fn load(
     host: &Arc<Host>,
     consumer: &Arc<config::Consumer>,
+    number: u64,
     metrics: &Metrics,
 ) -> anyhow::Result<Loaded> {
-    let number = 1;
     let result = try_load(host, consumer, number).await;
     let ledger = metrics.ledger(&consumer.name);
     let mut ledger = ledger.lock();
@@ -100,71 +103,163 @@ async fn try_load(
     })
 }
 
+impl Loaded {
+    fn version(&self) -> Version {
+        Version {
+            settings: self.generation.settings.clone(),
+            digest: self.generation.digest().clone(),
+        }
+    }
+}
+
+/// What consumers work with, and who is told of them.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub broker: Arc<dyn Broker>,
+    pub host: Arc<Host>,
+    pub metrics: Arc<Metrics>,
+    pub health: Arc<RuntimeHealth>,
+    pub data_plane: tokio::runtime::Handle,
+}
+
 /// The consumers at work.
 pub struct Running {
-    tasks: JoinSet<anyhow::Result<()>>,
+    surroundings: Surroundings,
+    tasks: JoinSet<(Arc<str>, anyhow::Result<()>)>,
     trial_room: Arc<TrialRoom>,
-    drains: Vec<oneshot::Sender<Instant>>,
+    consumers: BTreeMap<Arc<str>, AtWork>,
+}
+
+struct AtWork {
+    version: Version,
+    generation: u64,
+    commander: Commander,
+    drain: oneshot::Sender<Instant>,
 }
 
 impl Running {
     /// None yet; they will share this room.
-    pub fn new(trial_room: Arc<TrialRoom>) -> Self {
+    pub fn new(surroundings: Surroundings, trial_room: Arc<TrialRoom>) -> Self {
         Self {
+            surroundings,
             tasks: JoinSet::new(),
             trial_room,
-            drains: Vec::new(),
+            consumers: BTreeMap::new(),
         }
     }
 
     /// How many consumers there are.
     pub fn len(&self) -> usize {
-        self.drains.len()
+        self.consumers.len()
+    }
+
+    /// What each of them works with.
+    pub fn versions(&self) -> Vec<Version> {
+        let versions = self.consumers.values().map(|one| one.version.clone());
+        versions.collect()
+    }
+
+    /// The number of a consumer's next generation.
+    pub fn next_generation(&self, name: &str) -> u64 {
+        self.consumers.get(name).map_or(1, |one| one.generation + 1)
     }
 
     /// Joins a consumer's group and lets it work on the data plane.
     ///
     /// # Errors
     /// The broker refuses the subscription for good.
-    pub fn start(
-        &mut self,
-        loaded: Loaded,
-        broker: &Arc<dyn Broker>,
-        metrics: &Metrics,
-        health: &RuntimeHealth,
-        data_plane: &tokio::runtime::Handle,
-    ) -> anyhow::Result<()> {
+    pub fn start(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+        let version = loaded.version();
         let Loaded {
             generation,
             first_instance,
         } = loaded;
-        let settings = generation.settings.clone();
-        let status = status::starting(generation.number, generation.digest().clone());
-        health.add(settings.clone(), status.clone());
+        let Surroundings {
+            broker,
+            metrics,
+            health,
+            data_plane,
+            ..
+        } = &self.surroundings;
+        let settings = version.settings.clone();
+        let name = settings.name.clone();
+        let number = generation.number;
+        let status = status::starting(number, generation.digest().clone());
+        health.set(settings.clone(), status.clone());
         // Some adapters start tasks of their own: they belong to the data plane too.
         let _entered = data_plane.enter();
         let session = broker
             .subscribe(subscription(&settings))
-            .with_context(|| format!("consumer {} cannot subscribe", settings.name))?;
+            .with_context(|| format!("consumer {name} cannot subscribe"))?;
         let runner = Runner::new(Parts {
             generation,
             session,
-            ledger: metrics.ledger(&settings.name),
+            ledger: metrics.ledger(&name),
             status,
             first_instance,
         })
         .sharing(self.trial_room.clone());
-        health.commanded_by(&settings.name, runner.commander());
+        let commander = runner.commander();
+        health.commanded_by(&name, commander.clone());
         let (drain, drained) = oneshot::channel();
-        self.drains.push(drain);
-        let name = settings.name.clone();
-        self.tasks.spawn_on(
-            async move {
-                let ended = runner.run(drained).await;
-                ended.with_context(|| format!("consumer {name} ended"))
-            },
-            data_plane,
-        );
+        let at_work = AtWork {
+            version,
+            generation: number,
+            commander,
+            drain,
+        };
+        self.consumers.insert(name.clone(), at_work);
+        let task = async move {
+            let ended = runner.run(drained).await;
+            let ended = ended.with_context(|| format!("consumer {name} ended"));
+            (name, ended)
+        };
+        self.tasks.spawn_on(task, data_plane);
+        Ok(())
+    }
+
+    /// Lets a consumer make its calls with another generation from now on.
+    ///
+    /// # Errors
+    /// The consumer is not at work any more.
+    pub async fn swap(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+        let version = loaded.version();
+        let name = version.settings.name.clone();
+        let at_work = self
+            .consumers
+            .get_mut(&name)
+            .with_context(|| format!("consumer {name} is not at work"))?;
+        let number = loaded.generation.number;
+        at_work
+            .commander
+            .swap(loaded.generation, loaded.first_instance)
+            .await
+            .map_err(|reason| anyhow::anyhow!("consumer {name}: {reason}"))?;
+        self.surroundings.health.changed(version.settings.clone());
+        at_work.version = version;
+        at_work.generation = number;
+        Ok(())
+    }
+
+    /// Drains a consumer until `deadline`, and waits for it.
+    ///
+    /// # Errors
+    /// It, or another one meanwhile, failed.
+    pub async fn stop(&mut self, name: &str, deadline: Instant) -> anyhow::Result<()> {
+        let Some(at_work) = self.consumers.remove(name) else {
+            return Ok(());
+        };
+        // A consumer that has ended is drained.
+        let _ = at_work.drain.send(deadline);
+        if let Some(ended) = self.tasks.join_next().await {
+            let (ended, result) = ended.context("a consumer's task panicked")?;
+            result?;
+            anyhow::ensure!(
+                *ended == *name,
+                "consumer {ended} ended without being asked to"
+            );
+        }
+        self.surroundings.health.forget(name);
         Ok(())
     }
 
@@ -172,8 +267,10 @@ impl Running {
     pub async fn failed(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             None => std::future::pending().await,
-            Some(Ok(Ok(()))) => anyhow::anyhow!("a consumer ended without being asked to"),
-            Some(Ok(Err(error))) => error,
+            Some(Ok((name, Ok(())))) => {
+                anyhow::anyhow!("consumer {name} ended without being asked to")
+            }
+            Some(Ok((_, Err(error)))) => error,
             Some(Err(panic)) => anyhow::anyhow!("a consumer's task panicked: {panic}"),
         }
     }
@@ -183,15 +280,15 @@ impl Running {
     /// # Errors
     /// A consumer failed while draining.
     pub async fn drain(mut self, deadline: Instant) -> anyhow::Result<()> {
-        for drain in self.drains.drain(..) {
+        for at_work in std::mem::take(&mut self.consumers).into_values() {
             // A consumer that has ended is drained.
-            let _ = drain.send(deadline);
+            let _ = at_work.drain.send(deadline);
         }
         let mut first = Ok(());
         while let Some(ended) = self.tasks.join_next().await {
             let ended = ended
                 .context("a consumer's task panicked")
-                .and_then(|result| result);
+                .and_then(|(_, result)| result);
             if first.is_ok() {
                 first = ended;
             }

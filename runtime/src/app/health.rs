@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::admin::{ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness};
+use super::reload::Request;
+use crate::admin::{
+    ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness, ReloadReport,
+};
 use crate::broker::Broker;
 use crate::config;
-use crate::consumer::skip::Commander;
+use crate::consumer::commands::Commander;
 use crate::consumer::status::{SharedStatus, State, Status};
 use crate::decide::breaker::Phase;
 use crate::event::TopicPartition;
@@ -25,11 +29,16 @@ pub struct RuntimeHealth {
     draining: AtomicBool,
     consumers: Mutex<Vec<(Arc<config::Consumer>, SharedStatus)>>,
     commanders: Mutex<BTreeMap<Arc<str>, Commander>>,
+    reloads: mpsc::Sender<Request>,
 }
 
 impl RuntimeHealth {
-    /// A runtime that has not started its consumers yet.
-    pub fn new(broker: Arc<dyn Broker>, stuck_after: Duration) -> Self {
+    /// A runtime that has not started its consumers yet; `reloads` hears who wants a reload.
+    pub fn new(
+        broker: Arc<dyn Broker>,
+        stuck_after: Duration,
+        reloads: mpsc::Sender<Request>,
+    ) -> Self {
         Self {
             broker,
             stuck_after,
@@ -37,6 +46,7 @@ impl RuntimeHealth {
             draining: AtomicBool::new(false),
             consumers: Mutex::default(),
             commanders: Mutex::default(),
+            reloads,
         }
     }
 
@@ -50,9 +60,41 @@ impl RuntimeHealth {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Adds a consumer.
-    pub fn add(&self, settings: Arc<config::Consumer>, status: SharedStatus) {
-        self.consumers.lock().push((settings, status));
+    /// A consumer begins to work; where one of its name did before, in its place.
+    pub fn set(&self, settings: Arc<config::Consumer>, status: SharedStatus) {
+        let mut consumers = self.consumers.lock();
+        match consumers
+            .iter_mut()
+            .find(|(one, _)| one.name == settings.name)
+        {
+            Some(place) => *place = (settings, status),
+            None => consumers.push((settings, status)),
+        }
+    }
+
+    /// A consumer works with other settings from now on.
+    pub fn changed(&self, settings: Arc<config::Consumer>) {
+        let mut consumers = self.consumers.lock();
+        if let Some((one, _)) = consumers
+            .iter_mut()
+            .find(|(one, _)| one.name == settings.name)
+        {
+            *one = settings;
+        }
+    }
+
+    /// A consumer is no more.
+    pub fn forget(&self, name: &str) {
+        self.consumers.lock().retain(|(one, _)| *one.name != *name);
+        self.commanders.lock().remove(name);
+    }
+
+    /// Shows the consumers in this order.
+    pub fn arrange(&self, names: &[Arc<str>]) {
+        let place = |name: &Arc<str>| names.iter().position(|one| one == name);
+        self.consumers
+            .lock()
+            .sort_by_key(|(one, _)| place(&one.name));
     }
 
     /// Says how a consumer is reached while it works.
@@ -87,6 +129,20 @@ impl Operator for RuntimeHealth {
             let commander = commander.ok_or(NotDone::UnknownConsumer)?;
             let skipped = commander.skip(partition, offset).await;
             skipped.map_err(NotDone::Refused)
+        })
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<ReloadReport, NotDone>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            let request = Request {
+                cause: "asked over HTTP",
+                reply: Some(reply),
+            };
+            let ended = || NotDone::Refused("the runtime is shutting down".to_owned());
+            self.reloads.send(request).await.map_err(|_| ended())?;
+            let done = answer.await.map_err(|_| ended())?;
+            done.map_err(NotDone::Refused)
         })
     }
 }

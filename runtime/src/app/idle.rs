@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::health::RuntimeHealth;
+use super::reload::Current;
 use crate::broker::{Broker, BrokerError};
 use crate::config::{Config, Consumer};
 use crate::consumer::status::{State, Status};
@@ -23,7 +24,7 @@ type Ends = BTreeMap<TopicPartition, (u64, u64)>;
 /// # Errors
 /// The reason, where nothing has moved for `patience` and something still waits.
 pub async fn wait(
-    config: &Config,
+    current: &Current,
     broker: &Arc<dyn Broker>,
     health: &RuntimeHealth,
     patience: Duration,
@@ -32,7 +33,7 @@ pub async fn wait(
     let mut last = (0, Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
-        let why = match look(config, broker, health).await {
+        let why = match look(&current.get(), broker, health).await {
             Ok((ends, None)) if reached.as_ref() == Some(&ends) => return Ok(()),
             Ok((ends, None)) => {
                 reached = Some(ends);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! configuration ─▶ broker ─▶ topics ─▶ plugins (compiled, tried) ─▶ consumers ─▶ until a signal
-//!                     └─▶ admin (metrics, health, topics) ───────────────────┘   or idle ─▶ drain
+//!   ▲                 └─▶ admin (metrics, health, topics) ───────────────────┘   or idle ─▶ drain
+//!   └── reload: file changed, SIGHUP, POST /-/reload ◀── all the while
 //!
 //! control plane: this runtime (admin, compile, watch)     data plane: a runtime of its own (consumers)
 //! ```
@@ -10,7 +11,9 @@
 mod deploy;
 mod health;
 mod idle;
+mod reload;
 mod topics;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +21,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::deploy::Running;
+use self::deploy::{Running, Surroundings};
 use self::health::RuntimeHealth;
+use self::reload::{Current, Reloader, Request};
 use crate::admin::{self, State};
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::kafka::KafkaBroker;
@@ -46,8 +50,10 @@ pub struct RunOptions {
     pub until_idle: Option<Duration>,
     /// Fail when an event was dead-lettered.
     pub fail_on_dead_letter: bool,
+    /// Deploy a plugin whose file changed.
+    pub watch_plugins: bool,
     /// Where to put the state of the run a few times a second, for whoever shows it.
-    pub progress: Option<watch::Sender<RunProgress>>,
+    pub progress: Option<tokio::sync::watch::Sender<RunProgress>>,
 }
 
 /// The state of a run, all consumers together.
@@ -128,12 +134,19 @@ pub fn open_broker(
 pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSummary> {
     let begun = Instant::now();
     let mut signals = Signals::listen()?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let metrics = Arc::new(Metrics::new());
     let hooks = deploy::hooks(&metrics);
     let host = Host::new(&config.runtime, hooks)?;
     let listeners = Listeners::bind(&config.admin).await?;
     let broker = open(&config).await?;
-    let health = Arc::new(RuntimeHealth::new(broker.clone(), config.admin.stuck_after));
+    let (requests, mut asked) = reload::requests();
+    let stuck_after = config.admin.stuck_after;
+    let health = Arc::new(RuntimeHealth::new(
+        broker.clone(),
+        stuck_after,
+        requests.clone(),
+    ));
     let state = admin_state(&config, &broker, &health, &metrics, &host);
     let stop_admin = CancellationToken::new();
     let serving = listeners.serve(state, &config, &stop_admin);
@@ -143,67 +156,89 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
         .enable_all()
         .build()
         .context("cannot start the threads of the data plane")?;
-
+    let surroundings = Surroundings {
+        broker: broker.clone(),
+        host,
+        metrics: metrics.clone(),
+        health: health.clone(),
+        data_plane: data_plane.handle().clone(),
+    };
+    let shutdown_timeout = config.runtime.shutdown_timeout;
+    let current = Arc::new(Current::new(config));
+    let first = current.get();
     let started = tokio::select! {
-        started = start(&config, &broker, &host, &metrics, &health, &data_plane) => started,
+        started = start(&first, &surroundings) => started.map(Ok),
         interrupted = signals.next() => Ok(Err(interrupted)),
     };
     let result = match started {
         Ok(Ok(mut running)) => {
             metrics.reloaded(true, clock::now_ms());
-            tracing::info!(consumers = running.len(), admin = %config.admin.listen, "running");
+            let admin = current.get().admin.listen;
+            tracing::info!(consumers = running.len(), %admin, "running");
+            let _watch = watch(&current, &requests, &options);
+            let reloader = Reloader::new(current.clone(), surroundings);
             let ended = wait(
-                &config,
-                &options,
-                &broker,
-                &metrics,
-                &health,
+                Waits {
+                    current: &current,
+                    options: &options,
+                    reloader: &reloader,
+                    surroundings: reloader.surroundings(),
+                },
                 &mut running,
                 &mut signals,
+                &mut hang_up,
+                &mut asked,
             )
             .await;
             health.drain();
-            let left = drain(&config, running, &mut signals).await;
+            let left = drain(shutdown_timeout, running, &mut signals).await;
             Ok((ended, left))
         }
         Ok(Err(interrupted)) => Ok((Ended::Signal { interrupted }, Ok(()))),
         Err(error) => Err(error),
     };
-    close(
-        &broker,
-        &data_plane_closed(data_plane),
-        config.runtime.shutdown_timeout,
-    )
-    .await;
+    close(&broker, &data_plane_closed(data_plane), shutdown_timeout).await;
     stop_admin.cancel();
     // The server finishes the requests that run, bounded by itself.
     let _ = serving.await;
     let (ended, left) = result?;
     left?;
-    summarize(&config, &options, &metrics, ended, begun.elapsed())
+    summarize(&current.get(), &options, &metrics, ended, begun.elapsed())
 }
 
-/// Everything between an open broker and consumers at work. The inner error is a signal that came
-/// first.
-async fn start(
-    config: &Config,
-    broker: &Arc<dyn Broker>,
-    host: &Arc<Host>,
-    metrics: &Arc<Metrics>,
-    health: &Arc<RuntimeHealth>,
-    data_plane: &tokio::runtime::Runtime,
-) -> anyhow::Result<Result<Running, bool>> {
+/// Everything between an open broker and consumers at work.
+async fn start(config: &Config, surroundings: &Surroundings) -> anyhow::Result<Running> {
     let mut loaded = Vec::new();
     for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
-        loaded.push(deploy::load(host, consumer, metrics).await?);
+        let Surroundings { host, metrics, .. } = surroundings;
+        loaded.push(deploy::load(host, consumer, 1, metrics).await?);
     }
-    topics::prepare(config, broker).await?;
-    let mut running = Running::new(trial_room(config).await?);
+    topics::prepare(config, &surroundings.broker).await?;
+    let mut running = Running::new(surroundings.clone(), trial_room(config).await?);
     for loaded in loaded {
-        running.start(loaded, broker, metrics, health, data_plane.handle())?;
+        running.start(loaded)?;
     }
-    health.started();
-    Ok(Ok(running))
+    surroundings.health.started();
+    Ok(running)
+}
+
+/// Watches the files for as long as it is held. A runtime that is to end when it is idle deploys
+/// nothing by itself, and one that cannot watch still hears SIGHUP and HTTP.
+fn watch(
+    current: &Arc<Current>,
+    requests: &mpsc::Sender<Request>,
+    options: &RunOptions,
+) -> Option<watch::Watch> {
+    if options.until_idle.is_some() {
+        return None;
+    }
+    match watch::start(current.clone(), requests.clone(), options.watch_plugins) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::warn!("changed files deploy nothing: {error:#}; send SIGHUP instead");
+            None
+        }
+    }
 }
 
 /// Noted beside the embedded store: who opens it next finds the note. Partitions of a Kafka may be
@@ -319,19 +354,37 @@ impl Signals {
     }
 }
 
-/// Works until a signal comes, a consumer fails, or everything is processed.
+/// What a runtime at work needs beside its consumers.
+struct Waits<'a> {
+    current: &'a Current,
+    options: &'a RunOptions,
+    reloader: &'a Reloader,
+    surroundings: &'a Surroundings,
+}
+
+/// Works, and deploys what is new, until a signal comes, a consumer fails, or everything is processed.
 async fn wait(
-    config: &Config,
-    options: &RunOptions,
-    broker: &Arc<dyn Broker>,
-    metrics: &Arc<Metrics>,
-    health: &Arc<RuntimeHealth>,
+    waits: Waits<'_>,
     running: &mut Running,
     signals: &mut Signals,
+    hang_up: &mut tokio::signal::unix::Signal,
+    asked: &mut mpsc::Receiver<Request>,
 ) -> Ended {
+    let Waits {
+        current,
+        options,
+        reloader,
+        surroundings:
+            Surroundings {
+                broker,
+                metrics,
+                health,
+                ..
+            },
+    } = waits;
     let idle = async {
         match options.until_idle {
-            Some(patience) => idle::wait(config, broker, health, patience).await,
+            Some(patience) => idle::wait(current, broker, health, patience).await,
             None => std::future::pending().await,
         }
     };
@@ -340,25 +393,41 @@ async fn wait(
         while let Some(sender) = &options.progress {
             ticks.tick().await;
             // Nobody may be looking any more.
-            let _ = sender.send(progress(config, metrics, health));
+            let _ = sender.send(progress(&current.get(), metrics, health));
         }
         std::future::pending::<()>().await;
     };
-    tokio::select! {
-        interrupted = signals.next() => Ended::Signal { interrupted },
-        error = broker.broken() => Ended::Failed(error.into()),
-        error = running.failed() => Ended::Failed(error),
-        result = idle => match result {
-            Ok(()) => Ended::Idle,
-            Err(reason) => Ended::Stuck(reason),
-        },
-        () = progress => Ended::Idle,
+    tokio::pin!(idle, progress);
+    loop {
+        let request = tokio::select! {
+            interrupted = signals.next() => return Ended::Signal { interrupted },
+            error = broker.broken() => return Ended::Failed(error.into()),
+            error = running.failed() => return Ended::Failed(error),
+            result = &mut idle => return match result {
+                Ok(()) => Ended::Idle,
+                Err(reason) => Ended::Stuck(reason),
+            },
+            () = &mut progress => return Ended::Idle,
+            _ = hang_up.recv() => Request { cause: "SIGHUP", reply: None },
+            Some(request) = asked.recv() => request,
+        };
+        let prepared = tokio::select! {
+            prepared = reloader.prepare(running) => prepared,
+            interrupted = signals.next() => return Ended::Signal { interrupted },
+        };
+        if let Err(error) = reloader.deploy(request, prepared, running).await {
+            return Ended::Failed(error);
+        }
     }
 }
 
 /// Ends the consumers in order; a second signal or the time-out ends them at once.
-async fn drain(config: &Config, running: Running, signals: &mut Signals) -> anyhow::Result<()> {
-    let deadline = Instant::now() + config.runtime.shutdown_timeout;
+async fn drain(
+    shutdown_timeout: Duration,
+    running: Running,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + shutdown_timeout;
     tracing::info!("draining");
     tokio::select! {
         result = running.drain(deadline) => result,

@@ -38,6 +38,10 @@ pub struct Args {
     /// Exit 1 when an event was dead-lettered
     #[arg(long, env = "MILLSTREAM_RUN_FAIL_ON_DEAD_LETTER", value_parser = FalseyValueParser::new())]
     fail_on_dead_letter: bool,
+
+    /// Deploy a plugin when its file changes, too
+    #[arg(long, env = "MILLSTREAM_RUN_WATCH", value_parser = FalseyValueParser::new())]
+    watch: bool,
 }
 
 /// Runs until stopped or idle, and prints what was done.
@@ -54,6 +58,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let options = RunOptions {
         until_idle: args.until_idle.then_some(args.idle_timeout),
         fail_on_dead_letter: args.fail_on_dead_letter,
+        watch_plugins: args.watch,
         progress: live.as_ref().map(|live| live.sender.clone()),
     };
     let result = app::run(config, options).await;

@@ -25,7 +25,7 @@ pub mod units;
 mod written;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use environment::Environment;
@@ -85,6 +85,25 @@ pub fn files(
         return Err(Problems::new(Arc::new(sources), problems));
     }
     Ok(sources.shown())
+}
+
+/// The files that a configuration is read from, as far as they are known.
+pub fn file_names(path: &Path, environment: &Environment<'_>) -> Vec<PathBuf> {
+    let mut sources = source::Sources::default();
+    include::read(path, environment, &mut sources, &mut Vec::new());
+    sources
+        .shown()
+        .into_iter()
+        .map(|(name, _)| name.into())
+        .collect()
+}
+
+/// What a configuration's files hold, in a number, for those who watch them. Files that cannot be read
+/// count as empty.
+pub fn fingerprint(path: &Path, environment: &Environment<'_>) -> u64 {
+    let mut sources = source::Sources::default();
+    include::read(path, environment, &mut sources, &mut Vec::new());
+    sources.fingerprint()
 }
 
 /// The configuration that would apply if every plugin were built: as [`load_with_warnings`], but a

@@ -14,6 +14,8 @@ use super::secret::Secret;
 pub struct Config {
     /// The file that was read; relative paths were resolved against its folder.
     pub file: PathBuf,
+    /// What the files held when they were read; see [`super::fingerprint`].
+    pub fingerprint: u64,
     pub runtime: Runtime,
     pub broker: Broker,
     /// By topic name.
@@ -24,7 +26,7 @@ pub struct Config {
 }
 
 /// `[runtime]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Runtime {
     /// A stable identity, for static membership.
     pub instance: Option<String>,
@@ -38,14 +40,14 @@ pub struct Runtime {
 }
 
 /// `[broker]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Broker {
     Embedded(Embedded),
     Kafka(Kafka),
 }
 
 /// `[broker] kind = "embedded"`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Embedded {
     pub data_dir: PathBuf,
     pub durability: Durability,
@@ -63,7 +65,7 @@ pub enum Durability {
 }
 
 /// `[broker] kind = "kafka"`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Kafka {
     /// librdkafka's own properties; none that the runtime owns is among them.
     pub properties: BTreeMap<String, Secret>,
@@ -91,7 +93,7 @@ pub enum Cleanup {
 }
 
 /// `[admin]` and `[metrics]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
     pub token: Option<Secret>,
@@ -183,6 +185,16 @@ pub enum TopicPattern {
     Name(Arc<str>),
     /// Written with a `^` in front; matches from the start of the name.
     Pattern(regex::Regex),
+}
+
+impl PartialEq for TopicPattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Name(one), Self::Name(other)) => one == other,
+            (Self::Pattern(one), Self::Pattern(other)) => one.as_str() == other.as_str(),
+            _ => false,
+        }
+    }
 }
 
 impl TopicPattern {

@@ -35,7 +35,10 @@ impl Runner {
     pub(super) fn on_done(&mut self, id: LaneId, done: Done) {
         let now = Instant::now();
         self.count(&done);
-        self.instances.give_back(done.instance, done.memory);
+        // One of a generation before has had its last call, and nobody asks for its advice any more.
+        let current = done.generation.number == self.generation.number;
+        self.instances
+            .give_back(done.instance.filter(|_| current), done.memory);
         done.witness.ended();
         if let Some(lane) = self.lane(id) {
             lane.busy = false;
@@ -50,15 +53,8 @@ impl Runner {
                     lane.doubtful = answer.complaint.is_some();
                 }
                 self.complain(answer.complaint.as_ref());
-                self.unavailable = match &answer.unavailable {
-                    Some(unavailable) => {
-                        self.on_unavailable(unavailable.clone(), now);
-                        self.unavailable.saturating_add(1)
-                    }
-                    None => 0,
-                };
-                if let Some(reason) = answer.stop.clone() {
-                    self.stop(format!("the plugin asked to halt: {reason}"));
+                if current {
+                    self.follow_advice(&answer, now);
                 }
                 self.conclude(id.assignment, Some(id.slot), done.work, answer);
             }
@@ -78,8 +74,10 @@ impl Runner {
                 self.conclude(id.assignment, Some(id.slot), done.work, *answer);
             }
             Err(Trouble::Start(error)) => {
-                self.unavailable = self.unavailable.saturating_add(1);
-                self.start_failed(&error, now);
+                if current {
+                    self.unavailable = self.unavailable.saturating_add(1);
+                    self.start_failed(&error, now);
+                }
                 let answer = Answer {
                     fates: vec![Fate::Again; events],
                     ..Answer::default()
@@ -90,6 +88,20 @@ impl Runner {
         self.came_through(id.assignment, first, now);
         if !mutation::is(Mutation::LaneForgotten) {
             self.consider(id, now);
+        }
+    }
+
+    /// Does what the plugin asks for beyond its events.
+    fn follow_advice(&mut self, answer: &Answer, now: Instant) {
+        self.unavailable = match &answer.unavailable {
+            Some(unavailable) => {
+                self.on_unavailable(unavailable.clone(), now);
+                self.unavailable.saturating_add(1)
+            }
+            None => 0,
+        };
+        if let Some(reason) = answer.stop.clone() {
+            self.stop(format!("the plugin asked to halt: {reason}"));
         }
     }
 

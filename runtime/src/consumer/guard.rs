@@ -65,6 +65,19 @@ impl Guard {
         }
     }
 
+    /// One that knows nothing of what failed before, for another generation. What was counted goes on
+    /// from where it was.
+    pub fn renewed(&self, settings: &Consumer, now: Instant) -> Self {
+        let fresh = Self::new(settings, now);
+        if let (Some(before), Some(breaker)) = (&self.breaker, &fresh.breaker) {
+            breaker.lock().succeeds(&before.lock());
+        }
+        Self {
+            transitions: self.transitions,
+            ..fresh
+        }
+    }
+
     /// What the next call may be, if one may begin now. From here on it counts as begun: give it
     /// back with [`Self::unused`], or go on with [`Self::begin`].
     pub fn room(&mut self, now: Instant) -> Option<Room> {

@@ -78,6 +78,14 @@ impl Instances {
         self.idle.push(instance);
     }
 
+    /// Ends the idle instances, and keeps to other limits from now on. Those at work are the
+    /// caller's to keep back when they return.
+    pub fn renew(&mut self, most: usize, memory_limit: u64) {
+        self.idle.clear();
+        self.most = most;
+        self.memory_limit = memory_limit;
+    }
+
     /// Ends the idle instances.
     pub fn clear(&mut self) {
         self.idle.clear();

@@ -14,6 +14,7 @@
 pub mod assemble;
 pub mod call;
 mod claims;
+pub mod commands;
 mod conclude;
 pub mod dead_letter;
 pub mod derive;
@@ -29,8 +30,9 @@ mod partition;
 mod positions;
 pub mod replay;
 pub mod runner;
-pub mod skip;
+mod skip;
 pub mod status;
+mod swap;
 mod transactions;
 pub mod trial_room;
 mod trials;

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::call::{self, Call, Done};
 use super::claims::Claims;
+use super::commands::{self, Command, Commander};
 use super::generation::Generation;
 use super::guard::{Guard, Witness};
 use super::instances::Instances;
@@ -29,7 +30,6 @@ use super::kept_back::KeptBack;
 use super::outlet::Outlet;
 use super::partition::Partition;
 use super::positions::Positions;
-use super::skip::{self, Commander, Skip};
 use super::status::{PartitionStatus, SharedStatus, State};
 use super::trial_room::TrialRoom;
 use super::work::Work;
@@ -99,7 +99,7 @@ pub struct Runner {
     pub(super) status: SharedStatus,
     next_tick: Instant,
     commander: Commander,
-    commands: mpsc::Receiver<Skip>,
+    commands: mpsc::Receiver<Command>,
 }
 
 impl Runner {
@@ -117,7 +117,7 @@ impl Runner {
             ledger.digest = parts.generation.digest().clone();
             ledger.generation = parts.generation.number;
         }
-        let (commander, commands) = skip::channel();
+        let (commander, commands) = commands::channel();
         let trial_room = TrialRoom::unnoted();
         Self {
             commander,

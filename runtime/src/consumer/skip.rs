@@ -10,7 +10,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::runner::Runner;
@@ -21,64 +20,10 @@ use crate::mutation::{self, Mutation};
 
 /// How long units in flight and the commit may take.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Commands that may wait; more come only from a script that went wild.
-const WAITING: usize = 16;
-
-/// What an operator asks of a consumer at work.
-#[derive(Debug)]
-pub struct Skip {
-    partition: TopicPartition,
-    offset: u64,
-    reply: oneshot::Sender<Result<(), String>>,
-}
-
-/// Reaches a consumer at work from outside its task.
-#[derive(Clone, Debug)]
-pub struct Commander(mpsc::Sender<Skip>);
-
-/// A commander, and where its consumer hears it.
-pub fn channel() -> (Commander, mpsc::Receiver<Skip>) {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    (Commander(sender), receiver)
-}
-
-impl Commander {
-    /// Moves a partition past the event at `offset`, which it halted at or which the circuit breaker
-    /// keeps.
-    ///
-    /// # Errors
-    /// Why not: neither is so, the partition is not this consumer's, or the position could not be
-    /// committed in time.
-    pub async fn skip(&self, partition: TopicPartition, offset: u64) -> Result<(), String> {
-        let (reply, answer) = oneshot::channel();
-        let skip = Skip {
-            partition,
-            offset,
-            reply,
-        };
-        let ended = |_| "the consumer is shutting down; nothing was skipped".to_owned();
-        self.0.try_send(skip).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => "too many commands wait; try again".to_owned(),
-            mpsc::error::TrySendError::Closed(_) => ended(()),
-        })?;
-        answer.await.unwrap_or_else(|_| Err(ended(())))
-    }
-}
 
 impl Runner {
-    /// Does what an operator asks, and tells how it went.
-    pub(super) async fn on_command(&mut self, command: Skip) {
-        let Skip {
-            partition,
-            offset,
-            reply,
-        } = command;
-        let result = self.skip(&partition, offset).await;
-        // Whoever asked may have gone; it is done all the same.
-        let _ = reply.send(result);
-    }
-
-    async fn skip(&mut self, name: &TopicPartition, offset: u64) -> Result<(), String> {
+    /// Moves a partition past the event that it halted at, or says why not.
+    pub(super) async fn skip(&mut self, name: &TopicPartition, offset: u64) -> Result<(), String> {
         let deadline = Instant::now() + WITHIN;
         self.check_halted_at(name, offset)
             .or_else(|why| self.halt_at_kept(name, offset).ok_or(why))?;

@@ -145,6 +145,14 @@ impl Breaker {
         }
     }
 
+    /// Counts on from where another one was, which this one, closed, takes the place of.
+    pub fn succeeds(&mut self, before: &Self) {
+        self.transitions = before.transitions;
+        if before.phase() != Phase::Closed {
+            self.transitions[Phase::Closed as usize] += 1;
+        }
+    }
+
     /// Where it stands, as of the last call.
     pub fn phase(&self) -> Phase {
         match self.state {

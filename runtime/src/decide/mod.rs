@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod crash;
 pub mod dead_letter_share;
+pub mod deploy_plan;
 pub mod doubt;
 pub mod offsets;
 pub mod pace;

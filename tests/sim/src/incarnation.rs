@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream::consumer::commands::Commander;
 use millstream::consumer::generation::Generation;
 use millstream::consumer::runner::{Parts, Runner};
-use millstream::consumer::skip::Commander;
 use millstream::consumer::status::{self, SharedStatus, State};
 use millstream::metrics::{Metrics, SharedLedger};
 use parking_lot::Mutex;

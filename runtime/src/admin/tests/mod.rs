@@ -169,6 +169,22 @@ impl Operator for One {
             }
         })
     }
+
+    fn reload(&self) -> BoxFuture<'_, Result<ReloadReport, NotDone>> {
+        Box::pin(async { Err(NotDone::Refused("line 3 is wrong".to_owned())) })
+    }
+}
+
+/// A script that reloads must see that nothing was deployed, and why.
+#[tokio::test]
+async fn a_refused_reload_says_why() {
+    let bench = bench(Some("hunter2"));
+    let bearer = ("authorization", "Bearer hunter2");
+    let (status, answer) = bench.json("POST", "/-/reload", &[bearer, JSON], "").await;
+    assert_eq!(status, 422);
+    assert!(answer.to_string().contains("line 3 is wrong"), "{answer}");
+    let (status, _) = bench.json("POST", "/-/reload", &[JSON], "").await;
+    assert_eq!(status, 401);
 }
 
 /// A wrong answer would let a script believe that the poison is gone, or leave it there.

@@ -85,6 +85,7 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
         .collect();
     let config = Config {
         file: file.to_path_buf(),
+        fingerprint: checks.sources.fingerprint(),
         runtime,
         broker,
         topics,
