@@ -23,22 +23,22 @@ pub enum Doubt {
     #[error("{0}")]
     Failed(String),
     /// What the answer says may be about a request that was sent again.
-    #[error("the connection failed while it was committed")]
+    #[error("a connection ended while it was committed")]
     Disconnected,
     #[error("the commit took long")]
     Long,
 }
 
-/// Whether the answer to a commit is certain. `faults` connections failed while it was under way,
+/// Whether the answer to a commit is certain. `lost` connections ended while it was under way,
 /// which it was for `took`.
 ///
 /// # Errors
 /// Why it is not.
-pub fn of(answer: Result<(), String>, faults: u64, took: Duration) -> Result<(), Doubt> {
+pub fn of(answer: Result<(), String>, lost: u64, took: Duration) -> Result<(), Doubt> {
     match answer {
         Err(reason) => Err(Doubt::Failed(reason)),
         Ok(()) if mutation::is(Mutation::DoubtIgnored) => Ok(()),
-        Ok(()) if faults > 0 => Err(Doubt::Disconnected),
+        Ok(()) if lost > 0 => Err(Doubt::Disconnected),
         Ok(()) if took > LONG => Err(Doubt::Long),
         Ok(()) => Ok(()),
     }

@@ -213,8 +213,15 @@ pub(super) struct Listener {
     pub(super) reach: Arc<Reach>,
     /// Who the client works for.
     pub(super) owner: Arc<str>,
-    /// How many errors of connections and requests there were.
-    pub(super) faults: Arc<AtomicU64>,
+    /// How many connections ended, of a client that is told of it.
+    pub(super) lost_connections: Arc<AtomicU64>,
+}
+
+impl Listener {
+    /// One of the client's connections ended.
+    pub(super) fn lost_a_connection(&self) {
+        self.lost_connections.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 impl ClientContext for Listener {
@@ -240,7 +247,6 @@ impl ClientContext for Listener {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.faults.fetch_add(1, Ordering::AcqRel);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             if self.reach.set(false) {
                 tracing::warn!(owner = &*self.owner, "no Kafka broker answers: {reason}");

@@ -5,7 +5,8 @@
 //! when the answer is there.
 //!
 //! A request that was on its way when its connection broke can still arrive, after its repetition
-//! and what followed. So after a disturbance the newest positions are sent again a few times.
+//! and what followed, and librdkafka does not tell of each such connection. So once there is nothing
+//! new to commit the newest positions are sent again a few times.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,8 +22,8 @@ use crate::broker::{Commit, CommitError};
 use crate::decide::offsets::Progress;
 use crate::event::TopicPartition;
 
-/// How long after a disturbance the positions are sent again: a request that is later than the last
-/// of these takes a position back until the next commit of its partition.
+/// How long after the last new position the positions are sent again: a request that is later than
+/// the last of these takes a position back until the next commit of its partition.
 const AGAIN_AFTER: [Duration; 4] = [
     Duration::from_secs(3),
     Duration::from_secs(10),
@@ -42,8 +43,10 @@ pub(super) struct Committer {
     last_id: usize,
     /// The newest position of each partition that was sent.
     sent: HashMap<TopicPartition, Progress>,
-    /// When connections broke last, and how often the positions were sent again since.
-    disturbed: Option<(Instant, usize)>,
+    /// Whether a position came since [`Self::send_again`] looked last.
+    fresh: bool,
+    /// Since when there is no new position, and how often the positions were sent again since.
+    rests: Option<(Instant, usize)>,
 }
 
 struct UnderWay {
@@ -64,6 +67,7 @@ impl Committer {
         for commit in commits {
             if owned(&commit.partition) {
                 self.waiting.insert(commit.partition, commit.progress);
+                self.fresh = true;
             } else {
                 foreign.push(commit.partition.to_string());
             }
@@ -109,20 +113,18 @@ impl Committer {
         Some((self.last_id, commits))
     }
 
-    /// A connection broke, maybe with a request on its way.
-    pub(super) fn disturbed(&mut self, now: Instant) {
-        self.disturbed = Some((now, 0));
-    }
-
     /// Has the positions sent again where a request that was lost from sight may have arrived.
     pub(super) fn send_again(&mut self, now: Instant) {
-        let Some((since, times)) = self.disturbed else {
+        if std::mem::take(&mut self.fresh) {
+            self.rests = Some((now, 0));
+        }
+        let Some((since, times)) = self.rests else {
             return;
         };
         if now < since + AGAIN_AFTER[times] {
             return;
         }
-        self.disturbed = (times + 1 < AGAIN_AFTER.len()).then_some((since, times + 1));
+        self.rests = (times + 1 < AGAIN_AFTER.len()).then_some((since, times + 1));
         for (partition, progress) in &self.sent {
             (self.waiting.entry(partition.clone())).or_insert_with(|| progress.clone());
         }
@@ -239,10 +241,10 @@ mod tests {
         assert!(committer.next().is_none());
     }
 
-    /// A request of before the disturbance may arrive behind all others and take the position back;
+    /// A request of a connection that broke may arrive behind all others and take the position back;
     /// that of a partition given up belongs to its new owner.
     #[test]
-    fn after_a_disturbance_the_newest_positions_are_sent_again_and_then_no_more() {
+    fn the_newest_positions_are_sent_again_while_there_are_no_new_ones_and_then_no_more() {
         let mut committer = Committer::default();
         let start = Instant::now();
         let send = |committer: &mut Committer, commits: Vec<Commit>| {
@@ -250,15 +252,14 @@ mod tests {
             let (id, _) = committer.next().expect("a request");
             committer.finish(id, None);
         };
+        committer.send_again(start);
+        assert!(committer.next().is_none(), "nothing was committed");
         let mut other = commit(7);
         other[0].partition = TopicPartition::new("orders", 1);
         send(&mut committer, commit(1));
         send(&mut committer, commit(2));
         send(&mut committer, other.clone());
-        committer.send_again(start + AGAIN_AFTER[3]);
-        assert!(committer.next().is_none(), "nothing was disturbed");
-
-        committer.disturbed(start);
+        committer.send_again(start);
         committer.send_again(start + AGAIN_AFTER[0] - Duration::from_millis(1));
         assert!(committer.next().is_none(), "too early");
         committer.forget(&[other[0].partition.clone()]);

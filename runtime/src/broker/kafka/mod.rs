@@ -79,7 +79,7 @@ impl KafkaBroker {
         let listener = Listener {
             reach: reach.clone(),
             owner: "broker".into(),
-            faults: Arc::default(),
+            lost_connections: Arc::default(),
         };
         // Each kind of client has checks of its own; better now than with the first event.
         for config in [settings.producer(), settings.reader()] {
@@ -104,7 +104,7 @@ impl Broker for KafkaBroker {
         let listener = Listener {
             reach: self.reach.clone(),
             owner: subscription.consumer.clone(),
-            faults: Arc::default(),
+            lost_connections: Arc::default(),
         };
         let config = self.settings.member(&subscription);
         let member: Member = config
@@ -121,13 +121,13 @@ impl Broker for KafkaBroker {
         let mailbox = Arc::new(Mailbox::new(wake.clone()));
         let ends = Arc::new(Ends::new(member.clone()));
         let transactor = subscription.transactional.then(|| {
-            // Its own count of faults: those of other clients put no transaction in doubt.
-            let listener = Listener {
-                faults: Arc::default(),
-                ..listener.clone()
-            };
             let config = self.settings.transactional(&subscription.group);
-            Transactor::start(&subscription.consumer, config, listener, ends.clone())
+            Transactor::start(
+                &subscription.consumer,
+                config,
+                listener.clone(),
+                ends.clone(),
+            )
         });
         let transactor = transactor.transpose().map_err(no_thread)?;
         let producer = Producer::start(

@@ -139,7 +139,7 @@ impl PollThread {
             self.begin(now);
             return Ok(false);
         }
-        self.serve_main(now);
+        self.serve_main();
         self.serve_group(now);
         self.retake();
         self.serve_commits();
@@ -265,7 +265,7 @@ impl PollThread {
     }
 
     /// The consumer's own events: rebalances, errors, log lines.
-    fn serve_main(&mut self, now: Instant) {
+    fn serve_main(&mut self) {
         for _ in 0..MAIN_EVENTS {
             if self.main.len() == 0 {
                 return;
@@ -287,7 +287,6 @@ impl PollThread {
                 }
                 Some(Err(error)) => error,
             };
-            self.committer.disturbed(now);
             let fatal = matches!(problem, KafkaError::MessageConsumptionFatal(_));
             match problem.rdkafka_error_code() {
                 Some(code) if fatal || refuses_membership(code) => {

@@ -14,7 +14,6 @@
 //! and how it is resolved.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -40,6 +39,8 @@ const DELIVERY_WAIT: Duration = Duration::from_secs(14);
 /// How long an abort waits for reports of what is under way; a producer that waits for more is
 /// replaced.
 const ABORT_WAIT: Duration = Duration::from_secs(1);
+/// How long a producer is kept though connections of it ended: it leaves those that it began with.
+const YOUNG: Duration = Duration::from_secs(5);
 /// How long the thread sleeps at most.
 const TICK: Duration = Duration::from_millis(100);
 /// How soon a failed look at the committed positions is tried again.
@@ -54,6 +55,8 @@ pub(super) struct TransactorThread {
     /// Ready to begin a transaction, unless one is open.
     pub(super) writer: Option<Writer>,
     pub(super) open: Option<OpenTransaction>,
+    /// When the producer was registered.
+    registered: Option<Instant>,
     /// Whether batches are written when they are staged; after a failure all that is left is written
     /// with the transaction itself.
     stages: bool,
@@ -84,6 +87,7 @@ impl TransactorThread {
             inbox,
             writer: None,
             open: None,
+            registered: None,
             stages: true,
             one_by_one: false,
         }
@@ -137,6 +141,12 @@ impl TransactorThread {
     fn begin(&mut self) -> Result<(), Ended> {
         if self.open.is_some() {
             return Ok(());
+        }
+        let lost = (self.writer.as_ref()).is_some_and(|writer| writer.lost_connections() > 0);
+        if lost && self.registered.is_none_or(|at| at.elapsed() > YOUNG) {
+            // A request that was on its way may arrive late and be taken for one of the next
+            // transaction; that of a producer which another has replaced is refused.
+            self.discard();
         }
         self.prepare()?;
         let begun = match &self.writer {
@@ -208,12 +218,12 @@ impl TransactorThread {
         let Some(writer) = &self.writer else {
             return Err(no_producer());
         };
-        let faults = self.listener.faults.load(Ordering::Acquire);
+        let lost = writer.lost_connections();
         let begun = Instant::now();
         let committed = writer.commit_transaction(CALL_WAIT);
-        let faults = self.listener.faults.load(Ordering::Acquire) - faults;
+        let lost = writer.lost_connections() - lost;
         let answer = committed.map_err(|failure| failure.to_string());
-        doubt::of(answer, faults, begun.elapsed()).map_err(Ended::InDoubt)?;
+        doubt::of(answer, lost, begun.elapsed()).map_err(Ended::InDoubt)?;
         self.open = None;
         Ok(())
     }
@@ -244,6 +254,7 @@ impl TransactorThread {
         match writer.init_transactions(CALL_WAIT) {
             Ok(()) => {
                 self.writer = Some(writer);
+                self.registered = Some(Instant::now());
                 Ok(())
             }
             Err(failure) => {

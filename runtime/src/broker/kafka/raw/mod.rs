@@ -9,6 +9,7 @@
 //!   └──── begin, send offsets, commit, abort
 //! ```
 
+mod connection;
 mod event;
 mod message;
 mod offsets;

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::Client;
@@ -20,6 +21,7 @@ use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_vtype_t as field;
 
+use super::connection;
 use super::event::Delivery;
 use super::queue::Queue;
 use crate::broker::kafka::bell::Bell;
@@ -40,6 +42,8 @@ pub(in crate::broker::kafka) struct Writer {
     outstanding: usize,
     /// How many of them are under way.
     wave: usize,
+    /// Connections that ended.
+    lost: Arc<AtomicU64>,
     client: Arc<Client<Listener>>,
 }
 
@@ -76,6 +80,12 @@ impl Writer {
                 sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR,
             );
         }
+        connection::tell_of_ends(&native);
+        let lost = Arc::new(AtomicU64::new(0));
+        let listener = Listener {
+            lost_connections: lost.clone(),
+            ..listener
+        };
         let client = Arc::new(Client::new(
             config,
             native,
@@ -92,6 +102,7 @@ impl Writer {
             in_waves,
             outstanding: 0,
             wave: 0,
+            lost,
             client,
         })
     }
@@ -190,6 +201,11 @@ impl Writer {
         if let Err(error) = ended {
             tracing::warn!("ending a Kafka producer: {error}");
         }
+    }
+
+    /// How many of its connections ended so far.
+    pub(in crate::broker::kafka) fn lost_connections(&self) -> u64 {
+        self.lost.load(Ordering::Acquire)
     }
 
     /// How many records are not reported yet.
