@@ -279,6 +279,7 @@ impl Runner {
         let call = Call {
             generation: self.generation.clone(),
             borrowed: self.instances.borrow(),
+            noting: self.noting(id, &work),
             work,
             witness,
         };
