@@ -9,6 +9,7 @@ use super::assemble::{self, Answer, Context};
 use super::generation::Generation;
 use super::guard::Witness;
 use super::instances::Borrowed;
+use super::trial_room::Noting;
 use super::work::{Packed, Work};
 use crate::clock;
 use crate::config::Ordering;
@@ -23,6 +24,8 @@ pub struct Call {
     pub work: Work,
     /// Tells the breaker how it went.
     pub witness: Witness,
+    /// Where a death in the call is to be known for one.
+    pub noting: Option<Noting>,
 }
 
 /// What came of it.
@@ -57,6 +60,7 @@ pub async fn run(call: Call) -> Done {
         borrowed: Borrowed { instance, memory },
         work,
         witness,
+        noting,
     } = call;
     let (mut instance, started) = match instance {
         Some(instance) => (instance, None),
@@ -80,7 +84,10 @@ pub async fn run(call: Call) -> Done {
         }
     };
     let begun = Instant::now();
+    // Not before: the start of an instance is no event's fault.
+    let noted = noting.as_ref().map(Noting::begin);
     let result = process(&generation, instance.as_mut(), &work, &witness, begun).await;
+    drop(noted);
     let took = begun.elapsed();
     Done {
         generation,

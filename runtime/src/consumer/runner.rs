@@ -283,6 +283,7 @@ impl Runner {
         let call = Call {
             generation: self.generation.clone(),
             borrowed: self.instances.borrow(),
+            noting: self.noting(id, &work),
             work,
             witness,
         };

@@ -99,14 +99,12 @@ impl TrialRoom {
         async move { room.acquire_owned().await.ok() }
     }
 
-    /// The event is called from now on; to be said by who is in the room.
-    pub fn calls(&self, event: Tried<'_>) {
-        self.note(Some((event.whose(), event.offset)));
-    }
-
-    /// Its call ended.
-    pub fn returned(&self) {
-        self.note(None);
+    /// The note of a call that who is in the room is about to make.
+    pub fn noting(self: &Arc<Self>, event: Tried<'_>) -> Noting {
+        Noting {
+            room: self.clone(),
+            calls: (event.whose(), event.offset),
+        }
     }
 
     fn note(&self, calls: Option<(u64, u64)>) {
@@ -127,6 +125,31 @@ impl TrialRoom {
         let before = &self.notes.as_ref()?.before;
         let note = before.iter().find(|note| note.life == life)?;
         Some(note.calls == Some((event.whose(), event.offset)))
+    }
+}
+
+/// The note of a call.
+#[derive(Debug)]
+pub struct Noting {
+    room: Arc<TrialRoom>,
+    calls: (u64, u64),
+}
+
+/// A call that is noted until this is dropped.
+#[derive(Debug)]
+pub struct Noted<'a>(&'a TrialRoom);
+
+impl Noting {
+    /// The plugin gets the event now.
+    pub fn begin(&self) -> Noted<'_> {
+        self.room.note(Some(self.calls));
+        Noted(&self.room)
+    }
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        self.0.note(None);
     }
 }
 
@@ -213,6 +236,10 @@ mod tests {
         }
     }
 
+    fn dies_in_call(room: &Arc<TrialRoom>, event: Tried<'_>) {
+        std::mem::forget(room.noting(event).begin());
+    }
+
     /// A note that the next start could not read, or took for another event's, would let a plugin
     /// kill the process for ever, or give up whoever was tried when someone else killed it.
     #[test]
@@ -222,7 +249,7 @@ mod tests {
         let (one, other) = (TopicPartition::new("in", 1), TopicPartition::new("in", 2));
         let first = TrialRoom::noted(&path);
         assert_eq!(first.died_in_call(first.life(), event(&one, 7)), None);
-        first.calls(event(&one, 7));
+        dies_in_call(&first, event(&one, 7));
         let second = TrialRoom::noted(&path);
         let died = |room: &TrialRoom, event| room.died_in_call(first.life(), event);
         assert_eq!(died(&second, event(&one, 7)), Some(true));
@@ -234,8 +261,7 @@ mod tests {
             ..event(&one, 7)
         };
         assert_eq!(died(&second, foreign), Some(false));
-        second.calls(event(&other, 9));
-        second.returned();
+        drop(second.noting(event(&other, 9)).begin());
         let third = TrialRoom::noted(&path);
         assert_eq!(
             third.died_in_call(second.life(), event(&other, 9)),
@@ -256,7 +282,7 @@ mod tests {
         std::fs::write(&path, b"\xffgarbage").unwrap();
         let partition = TopicPartition::new("in", 0);
         let first = TrialRoom::noted(&path);
-        first.calls(event(&partition, 1));
+        dies_in_call(&first, event(&partition, 1));
         let second = TrialRoom::noted(&path);
         assert_eq!(
             second.died_in_call(first.life(), event(&partition, 1)),

@@ -17,7 +17,7 @@ use super::dead_letter::Reason;
 use super::lane::Back;
 use super::partition::Partition;
 use super::runner::{LaneId, Runner};
-use super::trial_room::Tried;
+use super::trial_room::{Noting, Tried};
 use super::work::Work;
 use crate::clock;
 use crate::decide::crash::{Start, Trial, Watch};
@@ -75,16 +75,7 @@ impl Runner {
         let start = trial.start(work.event(0).offset());
         partition.trial_slot = matches!(start, Start::Record(_)).then_some(id.slot);
         match start {
-            Start::Call => {
-                if partition.trial_room.is_some() {
-                    self.trial_room.calls(Tried {
-                        consumer: &self.generation.settings.name,
-                        partition: &partition.name,
-                        offset: work.event(0).offset(),
-                    });
-                }
-                return Some(work);
-            }
+            Start::Call => return Some(work),
             Start::Convict(deaths) => self.convict(id, work, deaths, now),
             Start::Record(watch) => {
                 partition.watched = false;
@@ -98,6 +89,17 @@ impl Runner {
             }
         }
         None
+    }
+
+    /// The note of the call of an event that is tried alone in all of the process.
+    pub(super) fn noting(&self, id: LaneId, work: &Work) -> Option<Noting> {
+        let partition = self.partitions.get(&id.assignment)?;
+        partition.trial_room.as_ref()?;
+        Some(self.trial_room.noting(Tried {
+            consumer: &self.settings().name,
+            partition: &partition.name,
+            offset: work.event(0).offset(),
+        }))
     }
 
     /// Gives an event up that was present at every death.
@@ -151,9 +153,6 @@ impl Runner {
         };
         let name = partition.name.clone();
         let alone = partition.trial_room.is_some();
-        if alone && partition.trial_ended.is_none() {
-            self.trial_room.returned();
-        }
         if alone && self.writer.is_writing(|writing| *writing == name) {
             partition.trial_ended = Some(offset);
             // Nothing else goes on meanwhile: the interval would be waited for at each event.
