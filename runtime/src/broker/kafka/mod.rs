@@ -28,6 +28,7 @@ mod publication;
 mod raw;
 mod reader;
 mod rebalance;
+mod renewal;
 mod source;
 mod topics;
 mod transaction_positions;
@@ -107,10 +108,14 @@ impl Broker for KafkaBroker {
             lost_connections: Arc::default(),
         };
         let config = self.settings.member(&subscription);
-        let member: Member = config
-            .create_with_context(MemberContext::new(listener.clone()))
-            .map_err(|error: KafkaError| broker_error("the Kafka consumer", &error))?;
-        let member = Arc::new(member);
+        let owner = listener.clone();
+        let make_member = move || {
+            let member: Member = config
+                .create_with_context(MemberContext::new(owner.clone()))
+                .map_err(|error: KafkaError| broker_error("the Kafka consumer", &error))?;
+            Ok(Arc::new(member))
+        };
+        let member = make_member()?;
         let wake = Arc::new(Wake::default());
         let ahead = Load {
             events: subscription.fetch_events,
@@ -139,6 +144,7 @@ impl Broker for KafkaBroker {
         .map_err(no_thread)?;
         let thread = PollThread::new(
             member,
+            Box::new(make_member),
             subscription.clone(),
             outbox.clone(),
             mailbox.clone(),

@@ -25,6 +25,7 @@ use super::member::{Member, keep, list_of, partitions_of};
 use super::partitions::{self, BLOCK_EVENTS, Owned, PAUSE_AFTER, Partitions, Valve};
 use super::raw::{self, MessageBatch, Queue};
 use super::rebalance::Turn;
+use super::renewal::{self, MakeMember};
 use super::source::{Command, Ends, Mailbox};
 use super::watch::{self, Watcher};
 use crate::broker::outbox::Outbox;
@@ -48,8 +49,8 @@ const MAIN_EVENTS: usize = 256;
 pub(super) struct PollThread {
     // Queues stand before the member: they go first.
     pub(super) partitions: Partitions,
-    commits: Queue,
-    main: Queue,
+    pub(super) commits: Queue,
+    pub(super) main: Queue,
     batch: MessageBatch,
     /// Whose turn it is to hand over.
     turn_of: Option<TopicPartition>,
@@ -67,8 +68,11 @@ pub(super) struct PollThread {
     /// Partitions to give up and take again.
     pub(super) retaken: Vec<TopicPartition>,
     pub(super) found: Option<Found>,
+    pub(super) make_member: MakeMember,
+    /// When the group took us for dead last.
+    pub(super) session_lost: Option<Instant>,
     failed: bool,
-    watcher: Option<Watcher>,
+    pub(super) watcher: Option<Watcher>,
     next_tick: Instant,
 }
 
@@ -76,18 +80,14 @@ impl PollThread {
     /// Prepares the queues; `None` where the client has none, which a consumer always has.
     pub(super) fn new(
         member: Arc<Member>,
+        make_member: MakeMember,
         subscription: Arc<Subscription>,
         outbox: Arc<Outbox>,
         mailbox: Arc<Mailbox>,
         ends: Arc<Ends>,
         wake: Arc<Wake>,
     ) -> Option<Self> {
-        let client = member.client();
-        let mut commits = Queue::new(client, keep(&member))?;
-        let mut main = Queue::of_consumer(client, keep(&member))?;
-        for queue in [&mut commits, &mut main] {
-            queue.rings(Arc::new(Bell::new(wake.clone())));
-        }
+        let (commits, main) = queues(&member, &wake)?;
         let now = Instant::now();
         Some(Self {
             partitions: Partitions::new(),
@@ -107,6 +107,8 @@ impl PollThread {
             retry_lost_at: now,
             retaken: Vec::new(),
             found: None,
+            make_member,
+            session_lost: None,
             failed: false,
             watcher: None,
             next_tick: now,
@@ -207,7 +209,7 @@ impl PollThread {
         Ok(())
     }
 
-    fn watch(&mut self) {
+    pub(super) fn watch(&mut self) {
         let started = Watcher::start(
             self.member.clone(),
             self.subscription.clone(),
@@ -222,7 +224,7 @@ impl PollThread {
         }
     }
 
-    fn subscribe(&mut self, names: &[String]) {
+    pub(super) fn subscribe(&mut self, names: &[String]) {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         if names.is_empty() {
             self.member.unsubscribe();
@@ -289,6 +291,12 @@ impl PollThread {
             };
             let fatal = matches!(problem, KafkaError::MessageConsumptionFatal(_));
             match problem.rdkafka_error_code() {
+                Some(code) if renewal::replaces(code, self.session_lost, Instant::now()) => {
+                    if let Err(error) = self.renew() {
+                        self.fail(error);
+                    }
+                    return;
+                }
                 Some(code) if fatal || refuses_membership(code) => {
                     let what = format!("consumer {}", self.subscription.consumer);
                     self.fail(BrokerError::Refused(format!("{what}: {code}")));
@@ -474,6 +482,17 @@ impl PollThread {
         // Leaves the group, polling until that is done.
         drop(member);
     }
+}
+
+/// The queues of a member: for the answers to its commits, and for its own events.
+pub(super) fn queues(member: &Arc<Member>, wake: &Arc<Wake>) -> Option<(Queue, Queue)> {
+    let client = member.client();
+    let mut commits = Queue::new(client, keep(member))?;
+    let mut main = Queue::of_consumer(client, keep(member))?;
+    for queue in [&mut commits, &mut main] {
+        queue.rings(Arc::new(Bell::new(wake.clone())));
+    }
+    Some((commits, main))
 }
 
 /// The queue of a partition.

@@ -79,6 +79,9 @@ impl PollThread {
                 reminder: Reminder::new(now),
             }),
             Demand::Revoke { partitions, lost } => {
+                if lost {
+                    self.session_lost = Some(now);
+                }
                 let mut ours = Vec::new();
                 for partition in &partitions {
                     if let Some(owned) = self.partitions.get_mut(partition) {
@@ -323,7 +326,7 @@ impl PollThread {
     }
 
     /// Lets partitions go at once, without what is in flight of them.
-    fn lose(&mut self, partitions: &[TopicPartition]) {
+    pub(super) fn lose(&mut self, partitions: &[TopicPartition]) {
         self.give_up(partitions);
         let (done, _) = oneshot::channel();
         let news = SourceEvent::Revoked {

@@ -125,6 +125,11 @@ impl Ends {
         *self.partitions.lock() = partitions;
     }
 
+    /// Another member takes the place of the one before.
+    pub(super) fn renew(&self, member: Arc<Member>) {
+        *self.member.lock() = Some(member);
+    }
+
     pub(super) fn close(&self) {
         self.member.lock().take();
         self.partitions.lock().clear();
