@@ -51,7 +51,7 @@ struct Arguments {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "bound,millstream,exactly-once"
+        default_value = "bound,millstream,exactly-once,exactly-once-wide"
     )]
     contenders: Vec<Contender>,
     /// Measure the time from produce to derived event instead, at so many events a second.
