@@ -143,6 +143,9 @@ pub struct Assignment {
     /// Where the group stands. The adapter fetches from `progress.next`; the intake skips the
     /// ranges above.
     pub progress: Progress,
+    /// Our own membership was lost a moment ago, so that who had the partition before may have lost
+    /// it in the same way, alive.
+    pub after_loss: bool,
 }
 
 /// The valve of a partition. All calls return at once.

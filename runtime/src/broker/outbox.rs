@@ -441,6 +441,7 @@ mod tests {
     async fn a_revocation_passes_blocks_and_takes_those_of_its_partitions_away() {
         let (outbox, _) = outbox(100);
         outbox.push(SourceEvent::Assigned(vec![Assignment {
+            after_loss: false,
             partition: place("a"),
             progress: Progress::at(0),
         }]));

@@ -78,6 +78,7 @@ impl Runner {
         for Assignment {
             partition,
             progress,
+            after_loss,
         } in assignments
         {
             let id = self.next_assignment;
@@ -101,7 +102,8 @@ impl Runner {
                     };
                     self.trial_room.died_in_call(watch.life, event)
                 });
-                state.trial = Trial::taken_up(progress.watch, self.life, in_flight, in_call);
+                state.trial =
+                    Trial::taken_up(progress.watch, self.life, in_flight, in_call, after_loss);
             }
             let watch = match &state.trial {
                 // Until the first event is named nothing more is known than before.

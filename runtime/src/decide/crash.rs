@@ -81,16 +81,18 @@ pub struct Trial {
 impl Trial {
     /// The trial that the watch found with a position asks for, where it does. `in_flight` is how
     /// many events can have been in flight. `in_call` says whether the process died while it called
-    /// the first event that the watch names; `None` where nobody knows.
+    /// the first event that the watch names; `None` where nobody knows. `alive` says that whoever left
+    /// the mark may well be alive: our own membership was lost just then, too.
     pub fn taken_up(
         found: Option<Watch>,
         life: u32,
         in_flight: usize,
         in_call: Option<bool>,
+        alive: bool,
     ) -> Option<Self> {
         let found = found?;
         // What this life marked itself and takes up again is no death.
-        let died = found.life != life;
+        let died = found.life != life && !alive;
         if !died && found.from >= found.until {
             return None;
         }
@@ -223,7 +225,7 @@ mod tests {
         deadly: impl Fn(u64) -> bool,
         convicted: &mut Vec<u64>,
     ) -> bool {
-        let Some(mut trial) = Trial::taken_up(*found, life, IN_FLIGHT, None) else {
+        let Some(mut trial) = Trial::taken_up(*found, life, IN_FLIGHT, None, false) else {
             *found = Some(Watch::working(life));
             // The position is committed now and then: here never, which is the worst.
             return (*next..end).any(deadly);
@@ -276,8 +278,10 @@ mod tests {
     /// skip, say) finds its own.
     #[test]
     fn what_is_no_death_is_not_counted() {
-        assert!(Trial::taken_up(None, 1, IN_FLIGHT, None).is_none());
-        assert!(Trial::taken_up(Some(Watch::working(1)), 1, IN_FLIGHT, None).is_none());
+        let other = Some(Watch::working(2));
+        assert!(Trial::taken_up(other, 1, IN_FLIGHT, None, true).is_none());
+        assert!(Trial::taken_up(None, 1, IN_FLIGHT, None, false).is_none());
+        assert!(Trial::taken_up(Some(Watch::working(1)), 1, IN_FLIGHT, None, false).is_none());
         let own = Watch {
             life: 1,
             deaths: 2,
@@ -285,7 +289,7 @@ mod tests {
             until: 6,
         };
         for _ in 0..5 {
-            let mut trial = Trial::taken_up(Some(own), 1, IN_FLIGHT, None).unwrap();
+            let mut trial = Trial::taken_up(Some(own), 1, IN_FLIGHT, None, false).unwrap();
             trial.read(5);
             assert_eq!(trial.start(5), Start::Record(own));
         }
@@ -295,7 +299,7 @@ mod tests {
     /// for an hour.
     #[test]
     fn what_came_through_is_called_freely_afterwards() {
-        let mut trial = Trial::taken_up(Some(Watch::working(1)), 2, 2, None).unwrap();
+        let mut trial = Trial::taken_up(Some(Watch::working(1)), 2, 2, None, false).unwrap();
         (0..3).for_each(|offset| trial.read(offset));
         assert!(matches!(trial.start(0), Start::Record(_)) && !trial.is_busy());
         assert!(trial.start(0) == Start::Call && trial.is_busy());
@@ -320,7 +324,7 @@ mod tests {
         };
         let start = |found: Watch, in_call| {
             let mut trial =
-                Trial::taken_up(Some(found), found.life + 1, IN_FLIGHT, in_call).unwrap();
+                Trial::taken_up(Some(found), found.life + 1, IN_FLIGHT, in_call, false).unwrap();
             trial.read(5);
             trial.start(5)
         };
@@ -352,7 +356,7 @@ mod tests {
             from: 3,
             until: 5,
         };
-        let mut trial = Trial::taken_up(Some(watch), 2, IN_FLIGHT, None).unwrap();
+        let mut trial = Trial::taken_up(Some(watch), 2, IN_FLIGHT, None, false).unwrap();
         assert!(trial.is_grave(), "they may be read yet");
         // More may be read, but nothing that was named.
         (3..7).for_each(|offset| trial.read(offset));

@@ -67,6 +67,7 @@ impl SimSource {
             // An application's hold does not outlive an assignment.
             self.member.held.lock().remove(partition);
             assignments.push(Assignment {
+                after_loss: false,
                 partition: name,
                 progress,
             });

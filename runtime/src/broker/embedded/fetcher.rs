@@ -188,6 +188,7 @@ impl Fetcher {
                 }
             };
             assignments.push(Assignment {
+                after_loss: false,
                 partition: partition.place.clone(),
                 progress,
             });

@@ -34,6 +34,7 @@ mod topics;
 mod transaction_positions;
 mod transactions;
 mod transactor;
+mod valves;
 mod watch;
 
 use std::sync::Arc;

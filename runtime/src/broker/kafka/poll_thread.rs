@@ -22,7 +22,7 @@ use super::commit::Committer;
 use super::errors::{code_error, refuses_membership};
 use super::first_start::{self, Found};
 use super::member::{Member, keep, list_of, partitions_of};
-use super::partitions::{self, BLOCK_EVENTS, Owned, PAUSE_AFTER, Partitions, Valve};
+use super::partitions::{self, BLOCK_EVENTS, Owned, Partitions};
 use super::raw::{self, MessageBatch, Queue};
 use super::rebalance::Turn;
 use super::renewal::{self, MakeMember};
@@ -237,35 +237,6 @@ impl PollThread {
         }
     }
 
-    /// The valve closes: what is fetched stays in the partition's own queue.
-    fn hold(&mut self, partitions: &[TopicPartition], now: Instant) {
-        for partition in partitions {
-            if let Some(owned) = self.partitions.get_mut(partition)
-                && owned.valve == Valve::Open
-            {
-                owned.valve = Valve::Held(now);
-            }
-        }
-    }
-
-    /// The valve opens for what was fetched meanwhile. A paused partition is fetched again right
-    /// after the last event that was handed over.
-    fn release(&mut self, partitions: &[TopicPartition]) {
-        for partition in partitions {
-            let Some(owned) = self.partitions.get_mut(partition) else {
-                continue;
-            };
-            let was = std::mem::replace(&mut owned.valve, Valve::Open);
-            if was == Valve::Open || !owned.flows() {
-                continue;
-            }
-            if was == Valve::Paused {
-                resume(&self.member, partition);
-            }
-            owned.bell.keep();
-        }
-    }
-
     /// The consumer's own events: rebalances, errors, log lines.
     fn serve_main(&mut self) {
         for _ in 0..MAIN_EVENTS {
@@ -393,46 +364,6 @@ impl PollThread {
         self.relieve(now);
     }
 
-    /// Sees to it that what all partitions fetched ahead stays near the budget, which librdkafka
-    /// keeps for each alone: those that are held go first, then those with most.
-    fn relieve(&mut self, now: Instant) {
-        let limit = self.subscription.fetch_bytes;
-        let mut fetched: usize = self.partitions.values().map(Owned::fetched_bytes).sum();
-        for (partition, owned) in &mut self.partitions {
-            if let Valve::Held(since) = owned.valve
-                && (fetched > limit || now.duration_since(since) >= PAUSE_AFTER)
-            {
-                fetched = fetched.saturating_sub(owned.fetched_bytes());
-                owned.valve = Valve::Paused;
-                owned.crowded_out = false;
-                pause(&self.member, partition);
-            }
-        }
-        let mut fullest: Vec<_> = self
-            .partitions
-            .iter_mut()
-            .filter(|(_, owned)| owned.flows())
-            .collect();
-        if fetched <= limit {
-            for (partition, owned) in fullest {
-                if std::mem::take(&mut owned.crowded_out) {
-                    resume(&self.member, partition);
-                }
-            }
-            return;
-        }
-        fullest.sort_by_cached_key(|(_, owned)| std::cmp::Reverse(owned.fetched_bytes()));
-        for (partition, owned) in fullest {
-            if fetched <= 2 * limit {
-                return;
-            }
-            if !std::mem::replace(&mut owned.crowded_out, true) {
-                fetched = fetched.saturating_sub(owned.fetched_bytes());
-                pause(&self.member, partition);
-            }
-        }
-    }
-
     /// Markers and aborted events hold offsets that no message has, but librdkafka's position
     /// passes them: what lies below it was handed over.
     fn tell_caught_up(&mut self) {
@@ -499,22 +430,6 @@ pub(super) fn queues(member: &Arc<Member>, wake: &Arc<Wake>) -> Option<(Queue, Q
 pub(super) fn queue_of(member: &Arc<Member>, partition: &TopicPartition) -> Option<Queue> {
     let number = i32::try_from(partition.partition).ok()?;
     Queue::of_partition(member.client(), keep(member), &partition.topic, number)
-}
-
-/// Stops fetching; what was fetched and not drained is thrown away and fetched again later.
-pub(super) fn pause(member: &Member, partition: &TopicPartition) {
-    let list = list_of([partition], |_| rdkafka::Offset::Invalid);
-    if let Err(error) = member.pause(&list) {
-        tracing::debug!(%partition, "pausing: {error}");
-    }
-}
-
-/// Fetches again, right after the last event that was drained.
-pub(super) fn resume(member: &Member, partition: &TopicPartition) {
-    let list = list_of([partition], |_| rdkafka::Offset::Invalid);
-    if let Err(error) = member.resume(&list) {
-        tracing::debug!(%partition, "resuming: {error}");
-    }
 }
 
 /// What is known of the ends of these partitions.

@@ -18,8 +18,9 @@ use super::bell::Bell;
 use super::first_start::Found;
 use super::member::{Demand, list_of, offset};
 use super::partitions::{End, Owned};
-use super::poll_thread::{PollThread, REQUEST_WAIT, ends_of, pause, queue_of, resume};
+use super::poll_thread::{PollThread, REQUEST_WAIT, ends_of, queue_of};
 use super::positions::{self, Bounds, Lost, Place, place};
+use super::valves::{pause, resume};
 use crate::broker::{Assignment, SourceEvent};
 use crate::config::Start;
 use crate::decide::offsets::Progress;
@@ -28,6 +29,8 @@ use crate::event::TopicPartition;
 
 /// How long the runtime may take to finish with partitions that the group wants back.
 const REVOKE_WAIT: Duration = Duration::from_secs(5);
+/// How long after the loss of our membership others may have lost theirs for the same reason.
+const AFTER_LOSS: Duration = Duration::from_secs(60);
 /// How soon a failed look-up of positions is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -240,9 +243,11 @@ impl PollThread {
             );
             return Ok(());
         }
+        let after_loss = (self.session_lost).is_some_and(|lost| lost.elapsed() < AFTER_LOSS);
         let mut assignments = Vec::with_capacity(taken.len());
         for (partition, place, owned) in taken {
             assignments.push(Assignment {
+                after_loss,
                 partition: partition.clone(),
                 progress: place.settled(),
             });

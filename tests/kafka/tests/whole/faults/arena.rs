@@ -211,6 +211,14 @@ impl Arena {
             let text = String::from_utf8_lossy(&text).into_owned();
             logs.push((format!("kafka-{at}.log"), text));
         }
+        for (at, runtime) in self.runtimes.iter().enumerate() {
+            if let Ok((_, consumers)) = runtime.get("/api/v1/consumers") {
+                logs.push((format!("consumers-{at}.json"), consumers));
+            }
+            if let Ok((_, metrics)) = runtime.get("/metrics") {
+                logs.push((format!("metrics-{at}.txt"), metrics));
+            }
+        }
         logs
     }
 }
