@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+/// Where the embedded store has its data, below its folder.
+const STORE: &str = "/store/keyspaces/";
+
 /// One look at a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vitals {
     /// Memory resident, in bytes.
     pub resident: u64,
-    /// Open files, sockets and pipes.
+    /// Open files, sockets and pipes, without those of the embedded store, which has one for each
+    /// table and blob file: as many as there is data.
     pub handles: u64,
     pub threads: u64,
     /// Processor time so far, user and system together.
@@ -30,9 +34,12 @@ impl Vitals {
         };
         let status = read("status")?;
         let handles = fs::read_dir(folder.join("fd")).with_context(|| format!("no fd of {id}"))?;
+        // One that was closed meanwhile has no target any more.
+        let targets = handles.filter_map(|handle| fs::read_link(handle.ok()?.path()).ok());
+        let holds_data = |target: &PathBuf| target.to_string_lossy().contains(STORE);
         Ok(Self {
             resident: field(&status, "VmRSS:")? * 1024,
-            handles: handles.count() as u64,
+            handles: targets.filter(|target| !holds_data(target)).count() as u64,
             threads: field(&status, "Threads:")?,
             cpu: cpu(&read("stat")?)?,
         })
