@@ -16,6 +16,7 @@ mod faults;
 mod kill;
 mod late_topics;
 mod order_lines;
+mod outcome;
 mod retail;
 mod setup;
 mod soak;

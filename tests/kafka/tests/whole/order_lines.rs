@@ -7,6 +7,11 @@ use millstream_test_support::retail::Retail;
 /// How often the shipped sample is taken where the full data set is not there.
 const ROUNDS: usize = 20;
 
+/// Order lines of a run without an end before the first comes again, and how often something else
+/// stands among them.
+const DIFFERENT: usize = 20_000;
+const STRANGE: usize = 97;
+
 /// An event to produce.
 #[derive(Clone, Debug)]
 pub struct Line {
@@ -48,6 +53,22 @@ pub fn all() -> Result<Vec<Line>> {
 pub fn some(count: usize) -> Result<Vec<Line>> {
     let retail = Retail::load()?;
     retail.lines().take(count).map(order_line).collect()
+}
+
+/// Lines for a run without an end, which begins with the first again: order lines, and now and then
+/// something else under the key of the one before it.
+pub fn mixed() -> Result<Vec<Line>> {
+    let strangers = strangers();
+    let mut lines = Vec::new();
+    for (at, line) in some(DIFFERENT)?.into_iter().enumerate() {
+        let key = line.key.clone();
+        lines.push(line);
+        if at % STRANGE == 0 {
+            let stranger = strangers[at / STRANGE % strangers.len()].clone();
+            lines.push(Line { key, ..stranger });
+        }
+    }
+    Ok(lines)
 }
 
 fn order_line(line: &str) -> Result<Line> {

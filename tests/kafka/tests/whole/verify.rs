@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use millstream_test_support::kafka_tools::{KafkaRecord, KafkaTools};
 
 use super::order_lines::{Becomes, Line};
+use super::outcome::Outcome;
 use super::setup::Names;
 
 /// Values of each key, in the order in which they must come.
@@ -77,8 +78,7 @@ impl Promise {
         }
     }
 
-    /// Checks all topics of a consumer, as a reader of committed events sees them; returns too how
-    /// many records they hold.
+    /// Checks all topics of a consumer, as a reader of committed events sees them.
     ///
     /// # Errors
     /// As [`Promise::derived`], and where the reader fails.
@@ -88,7 +88,7 @@ impl Promise {
         names: &Names,
         consumer: &str,
         expected: &Expected,
-    ) -> Result<(Tally, usize)> {
+    ) -> Result<Outcome> {
         let topics = [&names.orders, &names.large, &names.dead_letters];
         // At once, for a reader waits seconds for more.
         let read = thread::scope(|scope| {
@@ -110,7 +110,7 @@ impl Promise {
         read: &[Vec<KafkaRecord>],
         consumer: &str,
         expected: &Expected,
-    ) -> Result<(Tally, usize)> {
+    ) -> Result<Outcome> {
         let [orders, large, dead_letters] = read else {
             bail!("{} topics were read, not three", read.len());
         };
@@ -123,7 +123,11 @@ impl Promise {
             repeats: tallies.iter().map(|tally| tally.repeats).sum(),
             missing: tallies.iter().map(|tally| tally.missing).sum(),
         };
-        Ok((tally, read.iter().map(Vec::len).sum()))
+        Ok(Outcome {
+            promise: self,
+            read: read.iter().map(Vec::len).sum(),
+            tally,
+        })
     }
 
     /// Checks derived events: with repeats removed those of each key are the expected ones in their

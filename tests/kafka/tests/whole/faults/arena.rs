@@ -11,12 +11,9 @@ use millstream_test_support::process::{Running, Site};
 use millstream_test_support::wait::{Deadline, eventually, step};
 
 use super::super::order_lines::{self, Line};
+use super::super::outcome::Outcome;
 use super::super::setup::{self, Names, PARTITIONS, PATIENCE};
-use super::super::verify::{Expected, Promise, Tally};
-
-/// Lines that are fed, again and again, and how often one among them is no order line.
-const LINES: usize = 20_000;
-const STRANGE: usize = 97;
+use super::super::verify::{Expected, Promise};
 
 /// So many lines are fed at once, and so often.
 pub const CHUNK: usize = 100;
@@ -27,14 +24,6 @@ const PACE: Duration = Duration::from_millis(200);
 pub struct Guarded {
     pub promise: Promise,
     pub names: Names,
-}
-
-/// What a consumer's reader found at the end.
-#[derive(Clone, Copy, Debug)]
-pub struct Outcome {
-    pub promise: Promise,
-    pub read: usize,
-    pub tally: Tally,
 }
 
 /// All that takes part.
@@ -101,7 +90,7 @@ impl Arena {
             runtimes,
             third,
             direct,
-            lines: lines()?,
+            lines: order_lines::mixed()?,
             fed: 0,
         };
         // Coordinators exist once a first transaction is made.
@@ -227,29 +216,9 @@ impl Arena {
 fn judge(tools: &KafkaTools, consumer: &Guarded, expected: &Expected) -> Result<Outcome> {
     let promise = consumer.promise;
     let name = promise.delivery();
-    let (tally, read) = promise
+    promise
         .kept(tools, &consumer.names, name, expected)
-        .with_context(|| format!("{name} is not kept"))?;
-    Ok(Outcome {
-        promise,
-        read,
-        tally,
-    })
-}
-
-/// Order lines, and now and then something else under the key of the one before it.
-fn lines() -> Result<Vec<Line>> {
-    let strangers = order_lines::strangers();
-    let mut lines = Vec::new();
-    for (at, line) in order_lines::some(LINES)?.into_iter().enumerate() {
-        let key = line.key.clone();
-        lines.push(line);
-        if at % STRANGE == 0 {
-            let stranger = strangers[at / STRANGE % strangers.len()].clone();
-            lines.push(Line { key, ..stranger });
-        }
-    }
-    Ok(lines)
+        .with_context(|| format!("{name} is not kept"))
 }
 
 /// Feeds chunks at a steady pace, counting those that the broker has, until told to stop.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use millstream_test_support::workspace;
 
-use super::arena::Outcome;
+use super::super::outcome::{self, Outcome};
 use super::fault::Fault;
 
 /// One round.
@@ -48,22 +48,8 @@ pub fn written(seed: u64, nodes: usize, rounds: &[Round], outcomes: &[Outcome]) 
             longest.unwrap_or_default().as_secs_f64()
         );
     }
-    text += "\n| consumer | records read | lost | twice | out of order |\n\
-             | --- | --- | --- | --- | --- |\n";
-    for Outcome {
-        promise,
-        read,
-        tally,
-    } in outcomes
-    {
-        let _ = writeln!(
-            text,
-            "| {} | {read} | {} | {} | 0 |",
-            promise.delivery(),
-            tally.missing,
-            tally.repeats
-        );
-    }
+    text.push('\n');
+    text += &outcome::table(outcomes);
     text
 }
 

@@ -7,9 +7,10 @@ use millstream_test_support::frames::api;
 use millstream_test_support::proxy::Catch;
 use tokio::time::Instant;
 
+use super::super::outcome::Outcome;
 use super::super::setup;
 use super::super::verify::Promise;
-use super::arena::{Arena, Outcome};
+use super::arena::Arena;
 use super::fault::{self, Fault, Node, Request};
 use super::report::{self, Round};
 

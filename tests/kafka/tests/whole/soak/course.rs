@@ -12,9 +12,10 @@ use millstream_test_support::process::{Running, Site};
 use millstream_test_support::wait::{Deadline, step};
 use tokio::time::Instant;
 
-use super::super::order_lines::Line;
+use super::super::order_lines::{self, Line};
+use super::super::outcome::Outcome;
 use super::super::setup::PATIENCE;
-use super::super::verify::{Expected, Promise, Tally};
+use super::super::verify::{Expected, Promise};
 use super::feeder::{self, Fed};
 use super::gauge::{Gauge, Sample};
 use super::stage::{self, Stage, VISITS};
@@ -24,14 +25,6 @@ const CALLS_DOWN: u64 = 10;
 const DOWN_MS: u64 = 200;
 /// Events of a topic that comes and goes.
 const VISIT: usize = 20;
-
-/// What a reader of a consumer's topics found at the end.
-#[derive(Clone, Copy, Debug)]
-pub struct Outcome {
-    pub promise: Promise,
-    pub read: usize,
-    pub tally: Tally,
-}
 
 /// A run and what was seen of it.
 #[derive(Debug, Default)]
@@ -63,7 +56,7 @@ pub fn run(stage: Stage, minutes: u32) -> Course {
 
 impl Course {
     fn play(&mut self, stage: &Stage, minutes: u32) -> Result<()> {
-        let lines = feeder::lines()?;
+        let lines = order_lines::mixed()?;
         let mut lasting = stage.site.start(&[])?;
         let lived = self.live(stage, &lines, &mut lasting, minutes);
         self.logs = lasting.logs();
@@ -133,14 +126,10 @@ impl Course {
             let topics = [&names.orders, &names.large, &names.dead_letters];
             let read = topics.map(|topic| stage.read(topic));
             let read = read.into_iter().collect::<Result<Vec<_>>>()?;
-            let (tally, read) = promise
+            let outcome = promise
                 .kept_in(&read, name, &expected)
                 .with_context(|| format!("{name} is not kept"))?;
-            self.outcomes.push(Outcome {
-                promise,
-                read,
-                tally,
-            });
+            self.outcomes.push(outcome);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use millstream_test_support::wait::{Deadline, step};
 
-use super::super::order_lines::{self, Line};
+use super::super::order_lines::Line;
 use super::stage::Source;
 
 /// Lines a second. A debug build works on each three times, on both brokers, and leaves more than
@@ -18,31 +18,12 @@ const SIDE_RATE: usize = 10;
 pub const A_SECOND: f64 = (3 * RATE + 2 * SIDE_RATE) as f64;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Different lines, before the first comes again, and how often one among them is no order line.
-const LINES: usize = 20_000;
-const STRANGE: usize = 97;
-
 /// What has been fed so far.
 #[derive(Debug, Default)]
 pub struct Fed {
     pub lines: AtomicUsize,
     /// To each of the side topics.
     pub sides: AtomicUsize,
-}
-
-/// Order lines, and now and then something else under the key of the one before it.
-pub fn lines() -> Result<Vec<Line>> {
-    let strangers = order_lines::strangers();
-    let mut lines = Vec::new();
-    for (at, line) in order_lines::some(LINES)?.into_iter().enumerate() {
-        let key = line.key.clone();
-        lines.push(line);
-        if at % STRANGE == 0 {
-            let stranger = strangers[at / STRANGE % strangers.len()].clone();
-            lines.push(Line { key, ..stranger });
-        }
-    }
-    Ok(lines)
 }
 
 /// The first `count` lines that are fed.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use millstream_test_support::workspace;
 
-use super::course::{Course, Outcome};
+use super::super::outcome;
+use super::course::Course;
 use super::feeder::A_SECOND;
 use super::gauge::Sample;
 use super::judge::{self, Change, Tolerance, median};
@@ -176,25 +177,11 @@ fn one(course: &Course) -> String {
     }
     let _ = writeln!(
         text,
-        "\n{} looks, each accounting for every event. {} lines to each consumer:\n\n\
-         | consumer | records read | lost | twice | out of order |\n| --- | --- | --- | --- | --- |",
+        "\n{} looks, each accounting for every event. {} lines to each consumer:\n\n{}",
         course.samples.len(),
-        course.lines
+        course.lines,
+        outcome::table(&course.outcomes).trim_end()
     );
-    for Outcome {
-        promise,
-        read,
-        tally,
-    } in &course.outcomes
-    {
-        let _ = writeln!(
-            text,
-            "| {} | {read} | {} | {} | 0 |",
-            promise.delivery(),
-            tally.missing,
-            tally.repeats
-        );
-    }
     text
 }
 
