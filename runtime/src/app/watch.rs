@@ -174,12 +174,11 @@ async fn follow(
         if let Err(error) = folders.follow(needed) {
             tracing::warn!("not all changes will be noticed, SIGHUP deploys them: {error:#}");
         }
-        // What changed meanwhile is looked at again: the configuration itself may be another.
-        if now.0 != seen.0 {
+        // What changed meanwhile is looked at again: the configuration itself may be another, or a
+        // plugin built anew after it was read.
+        applied = seen;
+        if now != applied {
             changed.notify_one();
-            applied = seen;
-        } else {
-            applied = now;
         }
     }
 }
