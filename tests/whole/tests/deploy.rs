@@ -1,6 +1,7 @@
 //! Deploys while events flow: by a saved file, a swapped symlink, SIGHUP and HTTP.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use millstream_test_support::metrics::Scrape;
 use millstream_test_support::plugins;
-use millstream_test_support::process::{Running, Site, post, post_lines};
+use millstream_test_support::process::{Answer, Running, Site, post, post_lines};
 use millstream_whole_tests::{events, setting};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -82,6 +83,12 @@ impl Producer {
             .join()
             .map_err(|_| anyhow::anyhow!("panicked"))?
     }
+}
+
+/// What is answered to the wish to reload.
+fn reload(site: &Site) -> Result<Answer> {
+    let json = ("content-type", "application/json");
+    post(&site.admin(), "/-/reload", &[json], "")
 }
 
 fn until_settled(running: &mut Running, consumer: &str, events: usize) -> Result<()> {
@@ -212,12 +219,7 @@ fn a_bad_file_changes_nothing_and_says_all_that_is_wrong() -> Result<()> {
     site.configure(&bad)?;
     let successful = |scrape: &Scrape| scrape.sum("millstream_config_last_reload_successful", &[]);
     running.until_scrape("refusing", PATIENCE, |scrape| successful(scrape) == 0.0)?;
-    let answer = post(
-        &site.admin(),
-        "/-/reload",
-        &[("content-type", "application/json")],
-        "",
-    )?;
+    let answer = reload(&site)?;
     ensure!(answer.status == 422, "{answer:?}");
     for wrong in ["orderign", "concurrency", "millstream.toml"] {
         ensure!(
@@ -235,12 +237,7 @@ fn a_bad_file_changes_nothing_and_says_all_that_is_wrong() -> Result<()> {
             "\"none.wasm\"",
         ),
     ))?;
-    let answer = post(
-        &site.admin(),
-        "/-/reload",
-        &[("content-type", "application/json")],
-        "",
-    )?;
+    let answer = reload(&site)?;
     ensure!(
         answer.status == 422 && answer.body.contains("none.wasm"),
         "{answer:?}"
@@ -256,6 +253,59 @@ fn a_bad_file_changes_nothing_and_says_all_that_is_wrong() -> Result<()> {
     running.terminate()?;
     running.succeed(PATIENCE)?;
     check_swaps(&site, "enrich-orders", 1, &["EUR".to_owned()])
+}
+
+/// Puts a plugin into the site that does what `enrich` does; each `build` has another digest.
+fn build(site: &Site, build: u8) -> Result<()> {
+    let mut component = fs::read(plugins::component("enrich")?)?;
+    // A custom section of one byte behind its name of one letter.
+    component.extend([0, 3, 1, b'x', build]);
+    let staged = site.write("staged.wasm", &component)?;
+    fs::rename(staged, site.path().join("built.wasm"))?;
+    Ok(())
+}
+
+fn until_version(running: &mut Running, generation: &str) -> Result<()> {
+    let what = format!("at generation {generation}");
+    running.until_scrape(&what, PATIENCE, |scrape| {
+        scrape.sum("millstream_plugin_info", &[("generation", generation)]) > 0.5
+    })
+}
+
+/// A plugin that was built anew keeps its path: a comparison of configurations alone sees no change,
+/// and neither does whoever watches the configuration's files.
+#[test]
+fn a_plugin_built_anew_is_deployed_when_asked_or_by_itself_with_watch() -> Result<()> {
+    let site = Site::new()?;
+    build(&site, 1)?;
+    let shipped = format!("{:?}", plugins::component("enrich")?.display().to_string());
+    let consumer = enrich("enrich", "EUR", "")?.replace(&shipped, "\"built.wasm\"");
+    site.configure(&configuration(&site, &consumer))?;
+    let mut running = site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    build(&site, 2)?;
+    running.hang_up()?;
+    until_version(&mut running, "2")?;
+    build(&site, 3)?;
+    let answer = reload(&site)?;
+    ensure!(
+        answer.status == 200 && answer.body.contains("plugin"),
+        "{answer:?}"
+    );
+    until_version(&mut running, "3")?;
+    running.post_lines("/topics/order-lines", &line(1))?;
+    until_settled(&mut running, "enrich", 1)?;
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+
+    let mut watching = site.start(&["--watch"])?;
+    watching.until_ready(PATIENCE)?;
+    for (number, generation) in [(4, "2"), (5, "3")] {
+        build(&site, number)?;
+        until_version(&mut watching, generation)?;
+    }
+    watching.terminate()?;
+    watching.succeed(PATIENCE)
 }
 
 /// Kubernetes swaps a symlink to a folder; the file's own name never changes.
