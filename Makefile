@@ -71,17 +71,18 @@ test: style plugins ## every lint and test; those against a real Kafka where Jav
 	$(CARGO) build --workspace --bins --tests
 	MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test --workspace
 
+# `--workspace` everywhere: a package alone is built from dependencies with other features, anew.
 sim: setup ## more seeds of the simulation (SEEDS=)
-	SEEDS=$(SEEDS) $(CARGO) test -p millstream-sim --test seeds
+	SEEDS=$(SEEDS) $(CARGO) test --workspace --test seeds
 
 faults: plugins ## the long tests of faults, on the embedded broker and on Kafka (ROUNDS=, SEED=, DELIVERY=)
 	$(CARGO) build --workspace --bins --tests
-	MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test -p millstream-whole-tests -- --ignored
-	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) FAULT_DELIVERY=$(DELIVERY) MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test -p millstream-kafka-tests -- --ignored --nocapture --skip soak::
+	MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test --workspace --test kill -- --ignored
+	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) FAULT_DELIVERY=$(DELIVERY) MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test --workspace --test whole -- --ignored --nocapture --skip soak::
 
 soak: plugins ## many minutes of order lines and trouble: does anything grow? (MINUTES=, 3 at least)
 	$(CARGO) build --workspace --bins --tests
-	SOAK_MINUTES=$(MINUTES) MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test -p millstream-kafka-tests --test whole soak:: -- --ignored --nocapture
+	SOAK_MINUTES=$(MINUTES) MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test --workspace --test whole soak:: -- --ignored --nocapture
 
 bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench
