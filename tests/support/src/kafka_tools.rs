@@ -218,6 +218,7 @@ impl KafkaTools {
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.messages", "1000000")
+            .set("message.max.bytes", "20000000")
             .create_with_context(Refusals::default())?;
         for (topic, partition, key, value) in events {
             let mut record = BaseRecord::<str, str>::to(topic).payload(value);

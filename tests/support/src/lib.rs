@@ -6,9 +6,10 @@
 //!        ──▶ cluster  several of them, each behind a proxy ──▶ proxy  cuts and delays ──▶ frames
 //!        ──▶ plugins  components, built once
 //!        ──▶ retail   order lines; metrics  what a scrape says; wait  polls with a deadline
-//!        ──▶ vitals   what a process takes of the machine
+//!        ──▶ vitals   what a process takes of the machine; budget  what a consumer holds
 //! ```
 
+pub mod budget;
 pub mod cluster;
 pub mod frames;
 pub mod guard;

@@ -8,62 +8,12 @@
 use std::thread;
 use std::time::Duration;
 
+use millstream_test_support::budget::{self, LOADS};
 use millstream_test_support::metrics::Scrape;
-use millstream_test_support::process::{self, Running, Site};
-use millstream_test_support::wait::{Deadline, step};
+use millstream_test_support::process::{self, Site};
 use millstream_whole_tests::setting;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A topic, and what its consumer may hold.
-struct Load {
-    name: &'static str,
-    partitions: u32,
-    events: usize,
-    max_events: f64,
-    max_bytes: f64,
-    /// Further TOML of the consumer.
-    more: &'static str,
-}
-
-const SMALL: &str = "in_flight = { max_events = 200, max_bytes = \"1MiB\" }\nrate = \"500/s\"\n";
-/// On a busy machine ten megabytes take more than the usual second to cross the wall.
-const LARGE: &str =
-    "in_flight = { max_events = 200, max_bytes = \"16MiB\" }\nlimits = { deadline = \"25s\" }\n";
-const LOADS: [Load; 4] = [
-    Load {
-        name: "small-1",
-        partitions: 1,
-        events: 2_000,
-        max_events: 200.0,
-        max_bytes: 1_048_576.0,
-        more: SMALL,
-    },
-    Load {
-        name: "small-500",
-        partitions: 500,
-        events: 2_000,
-        max_events: 200.0,
-        max_bytes: 1_048_576.0,
-        more: SMALL,
-    },
-    Load {
-        name: "large-1",
-        partitions: 1,
-        events: 3,
-        max_events: 200.0,
-        max_bytes: 16_777_216.0,
-        more: LARGE,
-    },
-    Load {
-        name: "large-500",
-        partitions: 500,
-        events: 3,
-        max_events: 200.0,
-        max_bytes: 16_777_216.0,
-        more: LARGE,
-    },
-];
 
 /// A second event of ten megabytes beside the first, or an event of each of many partitions, would
 /// be more than the operator allowed.
@@ -78,56 +28,32 @@ fn what_is_in_flight_stays_within_the_budget() {
         text += &consumer.replace("default = \"derived\"", "default = false");
     }
     let site = setting::site(&text).unwrap();
-    for load in LOADS.iter().filter(|load| load.name.starts_with("small")) {
-        let lines: String = (0..load.events).map(|key| format!("{key}\tx\n")).collect();
+    for load in LOADS.iter().filter(|load| !load.is_large()) {
+        let value = load.value();
+        let lines: String = (0..load.events)
+            .map(|key| format!("{key}\t{value}\n"))
+            .collect();
         setting::produce(&site, load.name, &lines, &[]).unwrap();
     }
     let mut running = site.start(&[]).unwrap();
     running.until_ready(PATIENCE).unwrap();
-    let most = thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| produce_large(&site));
-        watch(&running)
+        budget::check(&running, PATIENCE).unwrap();
     });
-    for (load, (events, bytes)) in LOADS.iter().zip(most) {
-        println!("{}: {events} events, {bytes} bytes at most", load.name);
-        assert!(events <= load.max_events, "{}: {events} events", load.name);
-        assert!(bytes <= load.max_bytes, "{}: {bytes} bytes", load.name);
-    }
     running.terminate().unwrap();
     running.succeed(PATIENCE).unwrap();
 }
 
 fn produce_large(site: &Site) {
-    let value = format!("busy 200{}", " ".repeat(10_000_000));
-    for load in LOADS.iter().filter(|load| load.name.starts_with("large")) {
+    for load in LOADS.iter().filter(|load| load.is_large()) {
+        let value = load.value();
         for key in 0..load.events {
             let path = format!("/topics/{}?key={key}", load.name);
             let kind = ("content-type", "application/octet-stream");
             let answer = process::post(&site.admin(), &path, &[kind], &value).unwrap();
             assert_eq!(answer.status, 200, "{}", answer.body);
         }
-    }
-}
-
-/// The most events and bytes that each consumer has in flight until everything is settled.
-fn watch(running: &Running) -> [(f64, f64); LOADS.len()] {
-    let deadline = Deadline::after(PATIENCE);
-    let mut most = [(0.0_f64, 0.0_f64); LOADS.len()];
-    loop {
-        let scrape = running.scrape().unwrap();
-        scrape.check_accounting().unwrap();
-        for (load, most) in LOADS.iter().zip(&mut most) {
-            let of = [("consumer", load.name)];
-            let events = scrape.sum("millstream_in_flight_events", &of);
-            let bytes = scrape.sum("millstream_in_flight_bytes", &of);
-            *most = (most.0.max(events), most.1.max(bytes));
-        }
-        let done = |load: &Load| settled(&scrape, load.name) >= load.events as f64;
-        if LOADS.iter().all(done) {
-            return most;
-        }
-        assert!(!deadline.passed(), "it does not end:\n{}", running.logs());
-        step();
     }
 }
 

@@ -8,7 +8,9 @@
 //! Each test has topics and groups of its own, so that all can share one broker.
 
 mod broker;
+mod budget;
 mod commands;
+mod crash;
 mod dlq;
 mod exactly_once;
 mod example;
