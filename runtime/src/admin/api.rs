@@ -8,10 +8,14 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::answer::{Refused, error};
 use super::produce::bad_query;
-use super::{ConsumerReport, NotDone, ReloadReport, State, in_time, topic_name};
+use super::{
+    ConsumerReport, DeployRequest, NotDone, ReloadReport, RollbackRequest, State, Wish, in_time,
+    topic_name,
+};
 use crate::broker::remote::wire::{
     Changed, NewTopic, OffsetReport, PositionReport, RuntimeReport, SkipRequest, TopicReport,
 };
@@ -54,14 +58,73 @@ pub(super) async fn skip(
 pub(super) async fn reload(
     Extract(state): Extract<Arc<State>>,
 ) -> Result<Json<ReloadReport>, Refused> {
+    grant(&state, Wish::Reload).await
+}
+
+/// `POST /api/v1/consumers/{consumer}/deploy`: another component, until the file names another one.
+pub(super) async fn deploy(
+    Extract(state): Extract<Arc<State>>,
+    Path(consumer): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ReloadReport>, Refused> {
+    let options: DeployRequest = read(&state, &headers, body).await?;
+    grant(&state, Wish::Deploy { consumer, options }).await
+}
+
+/// `POST /api/v1/consumers/{consumer}/rollback`: the component before.
+pub(super) async fn rollback(
+    Extract(state): Extract<Arc<State>>,
+    Path(consumer): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ReloadReport>, Refused> {
+    let options: RollbackRequest = read(&state, &headers, body).await?;
+    grant(&state, Wish::Rollback { consumer, options }).await
+}
+
+/// `POST /api/v1/consumers/{consumer}/pause`: no call begins.
+pub(super) async fn pause(
+    Extract(state): Extract<Arc<State>>,
+    Path(consumer): Path<String>,
+) -> Result<Json<ReloadReport>, Refused> {
+    grant(&state, Wish::Pause(consumer)).await
+}
+
+/// `POST /api/v1/consumers/{consumer}/resume`: calls go on.
+pub(super) async fn resume(
+    Extract(state): Extract<Arc<State>>,
+    Path(consumer): Path<String>,
+) -> Result<Json<ReloadReport>, Refused> {
+    grant(&state, Wish::Resume(consumer)).await
+}
+
+/// What a body asks for; an empty one asks for nothing particular.
+async fn read<T: DeserializeOwned + Default>(
+    state: &State,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Refused> {
+    let body = state.bodies.read(headers, body).await?;
+    if body.bytes.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&body.bytes)
+        .map_err(|bad| error(StatusCode::BAD_REQUEST, format!("the body: {bad}")))
+}
+
+async fn grant(state: &State, wish: Wish) -> Result<Json<ReloadReport>, Refused> {
     state.accepting()?;
     let Some(operator) = &state.operator else {
         let reason = "no consumers run here";
         return Err(error(StatusCode::NOT_FOUND, reason));
     };
-    match operator.reload().await {
+    match operator.grant(wish).await {
         Ok(report) => Ok(Json(report)),
-        Err(NotDone::UnknownConsumer) => Err(super::shutting_down()),
+        Err(NotDone::UnknownConsumer) => Err(error(
+            StatusCode::NOT_FOUND,
+            "no consumer of this name is at work here",
+        )),
         Err(NotDone::Refused(reason)) => Err(error(StatusCode::UNPROCESSABLE_ENTITY, reason)),
     }
 }

@@ -30,7 +30,8 @@ use axum::{Json, Router, middleware};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::report::{
-    ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness, ReloadReport, ReloadStep,
+    ConsumerReport, DeployRequest, Health, NotDone, Operator, PartitionReport, Readiness,
+    ReloadReport, ReloadStep, RollbackRequest, ShadowSummary, Wish,
 };
 pub use self::server::{serve, serve_metrics};
 
@@ -128,6 +129,10 @@ pub fn router(state: Arc<State>, admin: &Admin) -> Router {
         .route("/-/reload", post(api::reload))
         .route("/api/v1/consumers", get(api::consumers))
         .route("/api/v1/consumers/{consumer}/skip", post(api::skip))
+        .route("/api/v1/consumers/{consumer}/deploy", post(api::deploy))
+        .route("/api/v1/consumers/{consumer}/rollback", post(api::rollback))
+        .route("/api/v1/consumers/{consumer}/pause", post(api::pause))
+        .route("/api/v1/consumers/{consumer}/resume", post(api::resume))
         .route("/api/v1/runtime", get(api::runtime))
         .route("/api/v1/topics", get(api::topics).post(api::create))
         .route("/api/v1/topics/{topic}", delete(api::delete))

@@ -1,5 +1,7 @@
 //! What the runtime tells of itself: health, readiness and each consumer's state.
 
+use std::path::PathBuf;
+
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -33,20 +35,71 @@ pub trait Operator: Send + Sync {
         offset: u64,
     ) -> BoxFuture<'a, Result<(), NotDone>>;
 
-    /// Makes the newest configuration apply.
-    fn reload(&self) -> BoxFuture<'_, Result<ReloadReport, NotDone>>;
+    /// Deploys, goes back, pauses or resumes.
+    fn grant(&self, wish: Wish) -> BoxFuture<'_, Result<ReloadReport, NotDone>>;
+}
+
+/// What an operator wants of the consumers at work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// That the newest configuration applies.
+    Reload,
+    /// Another component for a consumer, or the one that the file names again.
+    Deploy {
+        consumer: String,
+        options: DeployRequest,
+    },
+    /// What ran before.
+    Rollback {
+        consumer: String,
+        options: RollbackRequest,
+    },
+    /// That a consumer stands still.
+    Pause(String),
+    /// That it goes on.
+    Resume(String),
+}
+
+/// The body of `POST /api/v1/consumers/{consumer}/deploy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// A component on the runtime's machine, by its absolute path; without it what the file names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PathBuf>,
+    /// Whether what was rolled back may be deployed again.
+    #[serde(default)]
+    pub force: bool,
+    /// Whether all is checked and nothing changed.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// The body of `POST /api/v1/consumers/{consumer}/rollback`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// The beginning of the digest to go back to; without it the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Whether all is checked and nothing changed.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// The answer of `POST /-/reload`: what became of each consumer that changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReloadReport {
     pub steps: Vec<ReloadStep>,
     /// Tables that changed and are read at the start alone.
     pub needs_restart: Vec<String>,
+    /// Whether nothing of it was done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// A consumer's part of a reload.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReloadStep {
     pub consumer: String,
     /// `add`, `swap`, `start-anew` or `remove`.
@@ -55,6 +108,29 @@ pub struct ReloadStep {
     pub keys: Vec<String>,
     /// The generation that works now; 0 where none does.
     pub generation: u64,
+    /// Of the plugin that works now; empty where none does.
+    #[serde(default)]
+    pub digest: String,
+    /// What handling live events in shadow showed, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowSummary>,
+    /// For how many seconds it has still to prove itself; 0 where it has not.
+    #[serde(default)]
+    pub probation_seconds: f64,
+}
+
+/// What another version made of live events beside the one at work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShadowSummary {
+    pub events: u64,
+    pub equal: u64,
+    pub different: u64,
+    pub failed: u64,
+    /// Of the first that were not equal.
+    pub examples: Vec<String>,
+    /// What an event took, by the version at work and by the other one.
+    pub microseconds_before: f64,
+    pub microseconds: f64,
 }
 
 /// Why an operator's wish was not done.
@@ -96,6 +172,15 @@ pub struct ConsumerReport {
     pub in_flight: u64,
     /// `closed`, `open` or `half_open`.
     pub breaker: String,
+    /// What was done by hand and holds: `deploy`, `rollback`, `pause`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
+    /// Whether what runs is not what the configuration names.
+    #[serde(default)]
+    pub drift: bool,
+    /// Whether its generation has still to prove itself.
+    #[serde(default)]
+    pub probation: bool,
     /// The assigned partitions.
     pub partitions: Vec<PartitionReport>,
 }

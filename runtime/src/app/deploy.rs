@@ -6,25 +6,46 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::StartFailure;
-use super::health::RuntimeHealth;
+use super::deploy_book::DeployBook;
+use super::health::{RuntimeHealth, Shown};
 use crate::broker::{Broker, Subscription};
 use crate::config::{self, Delivery, TopicPattern};
 use crate::consumer::commands::Commander;
 use crate::consumer::generation::Generation;
+use crate::consumer::probation::Ended;
 use crate::consumer::runner::{Parts, Runner};
+use crate::consumer::shadow::ShadowReport;
 use crate::consumer::status;
 use crate::consumer::trial_room::TrialRoom;
 use crate::decide::admission::Budget;
 use crate::decide::deploy_plan::Version;
 use crate::metrics::Metrics;
 use crate::plugin::{Host, Instance, PluginHooks, StartError};
+
+/// How long a shadow run may wait for its events.
+const SHADOW_WITHIN: Duration = Duration::from_secs(45);
+
+/// Versions of a consumer that are remembered while it works.
+const VERSIONS: usize = 64;
+
+/// How a generation proved itself.
+#[derive(Debug)]
+pub struct Judged {
+    pub name: Arc<str>,
+    generation: u64,
+    pub ended: Ended,
+}
 
 /// A consumer whose plugin is ready.
 pub struct Loaded {
@@ -94,17 +115,48 @@ async fn try_load(
         }
     };
     Ok(Loaded {
-        generation: Arc::new(Generation {
-            number,
-            plugin,
-            settings: consumer.clone(),
-        }),
+        generation: Arc::new(Generation::new(number, plugin, consumer.clone())),
         first_instance,
     })
 }
 
+/// Keeps the component of what was loaded, to go back to. Where that fails, no way leads back.
+pub async fn keep(book: &DeployBook, loaded: &Loaded) {
+    let (book, version) = (book.clone(), loaded.version());
+    let name = version.settings.name.clone();
+    let keeping = tokio::task::spawn_blocking(move || {
+        book.keep(&version.settings.plugin.path, &version.digest)
+    });
+    let kept = keeping.await.context("keeping a component panicked");
+    if let Err(error) = kept.and_then(|kept| kept) {
+        tracing::warn!(consumer = %name, "a later rollback to this build is not possible: {error:#}");
+    }
+}
+
+/// Shows what was done by hand in the metrics and to who asks over HTTP.
+pub fn show_overrides(book: &DeployBook, surroundings: &Surroundings) {
+    for (name, overrides) in book.all() {
+        let mut kinds: Vec<String> = Vec::new();
+        kinds.extend(overrides.pinned().map(|(_, cause)| cause.to_string()));
+        kinds.extend(overrides.paused.then(|| "pause".to_owned()));
+        let drift = overrides.drifts();
+        {
+            let ledger = surroundings.metrics.ledger(&name.as_str().into());
+            let mut ledger = ledger.lock();
+            ledger.overrides.clone_from(&kinds);
+            ledger.drift = drift;
+        }
+        let shown = Shown {
+            overrides: kinds,
+            drift,
+        };
+        surroundings.health.overridden(&name.as_str().into(), shown);
+    }
+}
+
 impl Loaded {
-    fn version(&self) -> Version {
+    /// What was loaded.
+    pub fn version(&self) -> Version {
         Version {
             settings: self.generation.settings.clone(),
             digest: self.generation.digest().clone(),
@@ -126,12 +178,18 @@ pub struct Surroundings {
 pub struct Running {
     surroundings: Surroundings,
     tasks: JoinSet<(Arc<str>, anyhow::Result<()>)>,
+    /// How generations prove themselves.
+    probations: FuturesUnordered<BoxFuture<'static, Judged>>,
     trial_room: Arc<TrialRoom>,
     consumers: BTreeMap<Arc<str>, AtWork>,
 }
 
 struct AtWork {
     version: Version,
+    /// The version that did not prove itself, so that it is not tried again and again.
+    refused: Option<Version>,
+    /// By the number of their generation: what one that does not prove itself may go back to.
+    versions: BTreeMap<u64, Version>,
     generation: u64,
     commander: Commander,
     drain: oneshot::Sender<Instant>,
@@ -143,6 +201,7 @@ impl Running {
         Self {
             surroundings,
             tasks: JoinSet::new(),
+            probations: FuturesUnordered::new(),
             trial_room,
             consumers: BTreeMap::new(),
         }
@@ -202,8 +261,11 @@ impl Running {
         let commander = runner.commander();
         health.commanded_by(&name, commander.clone());
         let (drain, drained) = oneshot::channel();
+        let version_at_start = version.clone();
         let at_work = AtWork {
             version,
+            refused: None,
+            versions: BTreeMap::from([(number, version_at_start)]),
             generation: number,
             commander,
             drain,
@@ -218,6 +280,91 @@ impl Running {
         Ok(())
     }
 
+    /// Whether a consumer gave this version up already.
+    pub fn refuses(&self, version: &Version) -> bool {
+        let at_work = self.consumers.get(&version.settings.name);
+        at_work.is_some_and(|one| one.refused.as_ref() == Some(version))
+    }
+
+    /// What a consumer works with.
+    pub fn version(&self, name: &str) -> Option<&Version> {
+        self.consumers.get(name).map(|one| &one.version)
+    }
+
+    /// Lets what was loaded handle live events beside the version at work, as its settings say;
+    /// `None` where they ask for nothing, or nothing of it is at work.
+    ///
+    /// # Errors
+    /// Why it must not take over: it does not start, or fails more than its settings allow.
+    pub async fn shadow(&self, loaded: &Loaded) -> anyhow::Result<Option<ShadowReport>> {
+        let settings = &loaded.generation.settings;
+        let at_work = self.consumers.get(&settings.name);
+        let plugin = loaded.generation.plugin.in_shadow();
+        let (events, Some(at_work), Some(plugin)) =
+            (u64::from(settings.deploy.shadow), at_work, plugin)
+        else {
+            return Ok(None);
+        };
+        if events == 0 {
+            return Ok(None);
+        }
+        let name = &settings.name;
+        let generation = Generation::new(loaded.generation.number, plugin, settings.clone());
+        let told = at_work
+            .commander
+            .shadow(Arc::new(generation), events, SHADOW_WITHIN)
+            .await
+            .map_err(|reason| anyhow::anyhow!("consumer {name}: {reason}"))?;
+        let report = told
+            .await
+            .with_context(|| format!("consumer {name} ended the shadow run"))?
+            .map_err(|reason| anyhow::anyhow!("consumer {name}: in shadow, {reason}"))?;
+        let allowed = settings.deploy.max_failure_ratio * report.events() as f64;
+        anyhow::ensure!(
+            report.failed as f64 <= allowed,
+            "consumer {name}: in shadow the new version failed {} of {} events that the version at \
+             work handles, and deploy.max_failure_ratio is {}; {}",
+            report.failed,
+            report.events(),
+            settings.deploy.max_failure_ratio,
+            report.examples.join("; ")
+        );
+        Ok(Some(report))
+    }
+
+    /// Lets a consumer stand, or go on.
+    ///
+    /// # Errors
+    /// The consumer is shutting down, or not at work.
+    pub async fn pause(&self, name: &str, paused: bool) -> Result<(), String> {
+        let Some(at_work) = self.consumers.get(name) else {
+            return Err(format!("consumer {name} is not at work"));
+        };
+        match paused {
+            true => at_work.commander.pause().await,
+            false => at_work.commander.resume().await,
+        }
+    }
+
+    /// A generation did not prove itself, and the one before took over again; what ran, and what
+    /// runs.
+    pub fn rolled_back(&mut self, judged: &Judged) -> Option<(Version, Version)> {
+        let at_work = self.consumers.get_mut(&judged.name)?;
+        let Ended::RolledBack { to, .. } = judged.ended else {
+            return None;
+        };
+        if at_work.generation != judged.generation {
+            return None;
+        }
+        let before = at_work.versions.get(&to)?.clone();
+        let failed = std::mem::replace(&mut at_work.version, before.clone());
+        at_work.refused = Some(failed.clone());
+        self.surroundings.health.changed(before.settings.clone());
+        let ledger = self.surroundings.metrics.ledger(&judged.name);
+        ledger.lock().deploys_rolled_back += 1;
+        Some((failed, before))
+    }
+
     /// Lets a consumer make its calls with another generation from now on.
     ///
     /// # Errors
@@ -230,14 +377,29 @@ impl Running {
             .get_mut(&name)
             .with_context(|| format!("consumer {name} is not at work"))?;
         let number = loaded.generation.number;
-        at_work
+        let told = at_work
             .commander
             .swap(loaded.generation, loaded.first_instance)
             .await
             .map_err(|reason| anyhow::anyhow!("consumer {name}: {reason}"))?;
         self.surroundings.health.changed(version.settings.clone());
+        at_work.versions.insert(number, version.clone());
+        if at_work.versions.len() > VERSIONS {
+            at_work.versions.pop_first();
+        }
         at_work.version = version;
+        at_work.refused = None;
         at_work.generation = number;
+        let judged = async move {
+            // A consumer that ended judges nothing.
+            let ended = told.await.unwrap_or(Ended::Replaced);
+            Judged {
+                name,
+                generation: number,
+                ended,
+            }
+        };
+        self.probations.push(judged.boxed());
         Ok(())
     }
 
@@ -263,15 +425,24 @@ impl Running {
         Ok(())
     }
 
-    /// The first consumer that ends by itself, which is a fault.
-    pub async fn failed(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            None => std::future::pending().await,
-            Some(Ok((name, Ok(())))) => {
-                anyhow::anyhow!("consumer {name} ended without being asked to")
+    /// What happens next by itself. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// A consumer ended, which is a fault.
+    pub async fn next(&mut self) -> anyhow::Result<Judged> {
+        loop {
+            let judged = tokio::select! {
+                Some(judged) = self.probations.next() => judged,
+                Some(ended) = self.tasks.join_next() => {
+                    let (name, ended) = ended.context("a consumer's task panicked")?;
+                    ended?;
+                    anyhow::bail!("consumer {name} ended without being asked to");
+                }
+                else => std::future::pending().await,
+            };
+            if matches!(judged.ended, Ended::RolledBack { .. }) {
+                return Ok(judged);
             }
-            Some(Ok((_, Err(error)))) => error,
-            Some(Err(panic)) => anyhow::anyhow!("a consumer's task panicked: {panic}"),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::reload::Request;
 use crate::admin::{
-    ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness, ReloadReport,
+    ConsumerReport, Health, NotDone, Operator, PartitionReport, Readiness, ReloadReport, Wish,
 };
 use crate::broker::Broker;
 use crate::config;
@@ -30,6 +30,17 @@ pub struct RuntimeHealth {
     consumers: Mutex<Vec<(Arc<config::Consumer>, SharedStatus)>>,
     commanders: Mutex<BTreeMap<Arc<str>, Commander>>,
     reloads: mpsc::Sender<Request>,
+    /// What was done by hand and holds, by consumer.
+    overrides: Mutex<BTreeMap<Arc<str>, Shown>>,
+}
+
+/// What `/api/v1/consumers` tells of what was done by hand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// `deploy`, `rollback`, `pause`.
+    pub overrides: Vec<String>,
+    /// Whether what runs is not what the configuration names.
+    pub drift: bool,
 }
 
 impl RuntimeHealth {
@@ -47,7 +58,13 @@ impl RuntimeHealth {
             consumers: Mutex::default(),
             commanders: Mutex::default(),
             reloads,
+            overrides: Mutex::default(),
         }
+    }
+
+    /// This was done by hand to a consumer, and holds.
+    pub fn overridden(&self, name: &Arc<str>, shown: Shown) {
+        self.overrides.lock().insert(name.clone(), shown);
     }
 
     /// All consumers are at work.
@@ -132,17 +149,17 @@ impl Operator for RuntimeHealth {
         })
     }
 
-    fn reload(&self) -> BoxFuture<'_, Result<ReloadReport, NotDone>> {
+    fn grant(&self, wish: Wish) -> BoxFuture<'_, Result<ReloadReport, NotDone>> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
             let request = Request {
                 cause: "asked over HTTP",
+                wish,
                 reply: Some(reply),
             };
             let ended = || NotDone::Refused("the runtime is shutting down".to_owned());
             self.reloads.send(request).await.map_err(|_| ended())?;
-            let done = answer.await.map_err(|_| ended())?;
-            done.map_err(NotDone::Refused)
+            answer.await.map_err(|_| ended())?
         })
     }
 }
@@ -185,6 +202,7 @@ impl Health for RuntimeHealth {
                 State::Stopped(reason) => {
                     reasons.push(format!("consumer {name} is stopped: {reason}"))
                 }
+                State::Paused => notes.push(format!("consumer {name} is paused")),
                 State::Waiting(reason) => notes.push(format!("consumer {name} waits: {reason}")),
                 State::Running | State::Draining | State::Ended => {}
             }
@@ -214,9 +232,13 @@ impl Health for RuntimeHealth {
     }
 
     fn consumers(&self) -> Vec<ConsumerReport> {
+        let overrides = self.overrides.lock();
         self.all()
             .iter()
-            .map(|(settings, status)| report(settings, status))
+            .map(|(settings, status)| {
+                let shown = overrides.get(&settings.name).cloned();
+                report(settings, status, shown.unwrap_or_default())
+            })
             .collect()
     }
 }
@@ -230,7 +252,7 @@ fn lag(status: &Status) -> u64 {
     lags.sum()
 }
 
-fn report(settings: &config::Consumer, status: &Status) -> ConsumerReport {
+fn report(settings: &config::Consumer, status: &Status, shown: Shown) -> ConsumerReport {
     let partitions = status
         .partitions
         .iter()
@@ -263,6 +285,9 @@ fn report(settings: &config::Consumer, status: &Status) -> ConsumerReport {
         lag: lag(status),
         in_flight: status.in_flight as u64,
         breaker: status.breaker.phase.name().to_owned(),
+        overrides: shown.overrides,
+        drift: shown.drift,
+        probation: status.probation,
         partitions: partitions.collect(),
     }
 }

@@ -126,6 +126,7 @@ fn behind(consumer: &Consumer, status: &Status, ends: &Ends) -> Option<String> {
     let name = &consumer.name;
     match &status.state {
         State::Stopped(reason) => return Some(format!("consumer {name} is stopped: {reason}")),
+        State::Paused => return Some(format!("consumer {name} is paused")),
         State::Waiting(reason) => return Some(format!("consumer {name} waits: {reason}")),
         _ => {}
     }

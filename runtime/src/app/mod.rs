@@ -9,11 +9,13 @@
 //! ```
 
 mod deploy;
+mod deploy_book;
 mod health;
 mod idle;
 mod reload;
 mod topics;
 mod watch;
+mod wish;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +28,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::deploy::{Running, Surroundings};
+use self::deploy_book::DeployBook;
 use self::health::RuntimeHealth;
 use self::reload::{Current, Reloader, Request};
-use crate::admin::{self, State};
+use crate::admin::{self, State, Wish};
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::kafka::KafkaBroker;
 use crate::broker::remote::store_id;
@@ -171,12 +174,12 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
         interrupted = signals.next() => Ok(Err(interrupted)),
     };
     let result = match started {
-        Ok(Ok(mut running)) => {
+        Ok(Ok((mut running, book))) => {
             metrics.reloaded(true, clock::now_ms());
             let admin = current.get().admin.listen;
             tracing::info!(consumers = running.len(), %admin, "running");
             let _watch = watch(&current, &requests, &options);
-            let reloader = Reloader::new(current.clone(), surroundings);
+            let reloader = Reloader::new(current.clone(), surroundings, book);
             let ended = wait(
                 Waits {
                     current: &current,
@@ -207,19 +210,49 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
 }
 
 /// Everything between an open broker and consumers at work.
-async fn start(config: &Config, surroundings: &Surroundings) -> anyhow::Result<Running> {
+async fn start(
+    config: &Config,
+    surroundings: &Surroundings,
+) -> anyhow::Result<(Running, DeployBook)> {
+    let (named, wrong) = reload::digests(config).await?;
+    if !wrong.is_empty() {
+        return Err(StartFailure::Configuration(wrong.join("\n")).into());
+    }
+    let mut book = open_book(config).await?;
     let mut loaded = Vec::new();
-    for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
+    for version in named {
+        let version = book.follow(version);
         let Surroundings { host, metrics, .. } = surroundings;
-        loaded.push(deploy::load(host, consumer, 1, metrics).await?);
+        let ready = deploy::load(host, &version.settings, 1, metrics).await?;
+        deploy::keep(&book, &ready).await;
+        loaded.push(ready);
     }
     topics::prepare(config, &surroundings.broker).await?;
     let mut running = Running::new(surroundings.clone(), trial_room(config).await?);
     for loaded in loaded {
+        let version = loaded.version();
+        let name = version.settings.name.clone();
         running.start(loaded)?;
+        let overrides = book.of(&name);
+        overrides.runs(deploy_book::build(&version));
+        if overrides.paused {
+            running
+                .pause(&name, true)
+                .await
+                .map_err(anyhow::Error::msg)?;
+        }
     }
+    deploy::show_overrides(&book, surroundings);
     surroundings.health.started();
-    Ok(running)
+    Ok((running, book))
+}
+
+async fn open_book(config: &Config) -> anyhow::Result<DeployBook> {
+    let config = config.clone();
+    let opening = tokio::task::spawn_blocking(move || DeployBook::open(&config));
+    opening
+        .await
+        .context("reading what was deployed by hand panicked")?
 }
 
 /// Watches the files for as long as it is held. A runtime that is to end when it is idle deploys
@@ -402,17 +435,28 @@ async fn wait(
         let request = tokio::select! {
             interrupted = signals.next() => return Ended::Signal { interrupted },
             error = broker.broken() => return Ended::Failed(error.into()),
-            error = running.failed() => return Ended::Failed(error),
+            happened = running.next() => match happened {
+                Ok(judged) => {
+                    reloader.judged(&judged, running).await;
+                    continue;
+                }
+                Err(error) => return Ended::Failed(error),
+            },
             result = &mut idle => return match result {
                 Ok(()) => Ended::Idle,
                 Err(reason) => Ended::Stuck(reason),
             },
             () = &mut progress => return Ended::Idle,
-            _ = hang_up.recv() => Request { cause: "SIGHUP", reply: None },
+            _ = hang_up.recv() => Request::reload("SIGHUP"),
             Some(request) = asked.recv() => request,
         };
+        if let Wish::Pause(consumer) | Wish::Resume(consumer) = &request.wish {
+            let (consumer, paused) = (consumer.clone(), matches!(request.wish, Wish::Pause(_)));
+            reloader.pause(request, &consumer, paused, running).await;
+            continue;
+        }
         let prepared = tokio::select! {
-            prepared = reloader.prepare(running) => prepared,
+            prepared = reloader.prepare(&request.wish, running) => prepared,
             interrupted = signals.next() => return Ended::Signal { interrupted },
         };
         if let Err(error) = reloader.deploy(request, prepared, running).await {

@@ -1,9 +1,10 @@
 //! From a changed configuration to changed consumers, while events flow.
 //!
 //! ```text
-//! file changed ─┐                       any error: nothing changes
-//! SIGHUP ───────┼─▶ request ─▶ read ─▶ digests ─▶ plan ─▶ load, try ─▶ topics ─▶ apply, one by one
-//! POST /-/reload┘                └──────────── off the data path ─────────────┘
+//! file changed ─┐                           any error: nothing changes
+//! SIGHUP ───────┼─▶ request ─▶ read ─▶ digests ─▶ overrides ─▶ plan ─▶ load, try ─▶ shadow ─▶ apply
+//! POST /-/reload┤                └────────────────── off the data path ─────────────────┘
+//! deploy by hand┘
 //! ```
 //! One reload runs at a time; those asked for meanwhile wait.
 
@@ -16,11 +17,13 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::deploy::{self, Loaded, Running, Surroundings};
-use super::topics;
-use crate::admin::{ReloadReport, ReloadStep};
+use super::deploy::{self, Judged, Loaded, Running, Surroundings};
+use super::deploy_book::{self, DeployBook};
+use super::{topics, wish};
+use crate::admin::{NotDone, ReloadReport, ReloadStep, ShadowSummary, Wish};
 use crate::clock;
 use crate::config::{self, Config, Environment};
+use crate::consumer::shadow::ShadowReport;
 use crate::decide::deploy_plan::{self, Change, Step, Version};
 use crate::plugin::inspect;
 
@@ -33,7 +36,20 @@ const TOPICS_WITHIN: Duration = Duration::from_secs(20);
 pub struct Request {
     /// Who, for the log.
     pub cause: &'static str,
-    pub reply: Option<oneshot::Sender<Result<ReloadReport, String>>>,
+    /// What for.
+    pub wish: Wish,
+    pub reply: Option<oneshot::Sender<Result<ReloadReport, NotDone>>>,
+}
+
+impl Request {
+    /// For the newest configuration; nobody waits for an answer.
+    pub fn reload(cause: &'static str) -> Self {
+        Self {
+            cause,
+            wish: Wish::Reload,
+            reply: None,
+        }
+    }
 }
 
 /// Requests, and where they are heard.
@@ -62,25 +78,35 @@ pub struct Reloader {
     current: Arc<Current>,
     surroundings: Surroundings,
     shutdown_timeout: Duration,
+    book: Mutex<DeployBook>,
 }
 
 /// What is ready to be applied.
 pub struct Prepared {
     config: Config,
-    steps: Vec<Step>,
-    /// For the steps that need one, in their order.
-    loaded: Vec<Option<Loaded>>,
+    /// With what the wish changes.
+    book: DeployBook,
+    steps: Vec<Ready>,
+    dry_run: bool,
+}
+
+/// A step, and what it needs.
+struct Ready {
+    step: Step,
+    loaded: Option<Loaded>,
+    shadow: Option<ShadowReport>,
 }
 
 impl Reloader {
-    /// Reads the file of `current` anew at each reload.
-    pub fn new(current: Arc<Current>, surroundings: Surroundings) -> Self {
+    /// Reads the file of `current` anew at each reload; `book` is what was done by hand before.
+    pub fn new(current: Arc<Current>, surroundings: Surroundings, book: DeployBook) -> Self {
         let config = current.get();
         Self {
             file: config.file.clone(),
             current,
             surroundings,
             shutdown_timeout: config.runtime.shutdown_timeout,
+            book: Mutex::new(book),
         }
     }
 
@@ -97,22 +123,24 @@ impl Reloader {
     pub async fn deploy(
         &self,
         request: Request,
-        prepared: anyhow::Result<Prepared>,
+        prepared: Result<Prepared, NotDone>,
         running: &mut Running,
     ) -> anyhow::Result<()> {
         let cause = request.cause;
         let outcome = match prepared {
             Ok(prepared) => Ok(self.apply(prepared, running).await?),
-            Err(reason) => Err(format!("{reason:#}")),
+            Err(reason) => Err(reason),
         };
-        let metrics = &self.surroundings.metrics;
+        if request.wish == Wish::Reload {
+            let metrics = &self.surroundings.metrics;
+            metrics.reloaded(outcome.is_ok(), clock::now_ms());
+        }
         match &outcome {
+            Ok(report) if report.dry_run => {}
             Ok(report) if report.steps.is_empty() && report.needs_restart.is_empty() => {
-                metrics.reloaded(true, clock::now_ms());
                 tracing::info!(cause, "the configuration was read again; nothing is new");
             }
             Ok(report) => {
-                metrics.reloaded(true, clock::now_ms());
                 for step in &report.steps {
                     let (consumer, change) = (&step.consumer, &step.change);
                     tracing::info!(cause, %consumer, %change, keys = %step.keys.join(", "), "deployed");
@@ -121,13 +149,11 @@ impl Reloader {
                     tracing::warn!(cause, %key, "changed, and takes effect at the next start");
                 }
             }
-            Err(reason) => {
-                metrics.reloaded(false, clock::now_ms());
-                tracing::error!(
-                    cause,
-                    "the new configuration is refused, all goes on as before:\n{reason}"
-                );
-            }
+            Err(NotDone::UnknownConsumer) => {}
+            Err(NotDone::Refused(reason)) => tracing::error!(
+                cause,
+                "what is new is refused, all goes on as before:\n{reason}"
+            ),
         }
         if let Some(reply) = request.reply {
             // Whoever asked may have gone.
@@ -136,38 +162,87 @@ impl Reloader {
         Ok(())
     }
 
+    /// Lets a consumer stand or go on, now and after a restart, and answers who asked.
+    pub async fn pause(&self, request: Request, consumer: &str, paused: bool, running: &Running) {
+        let outcome = self.try_pause(consumer, paused, running).await;
+        if let Some(reply) = request.reply {
+            // Whoever asked may have gone.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    async fn try_pause(
+        &self,
+        consumer: &str,
+        paused: bool,
+        running: &Running,
+    ) -> Result<ReloadReport, NotDone> {
+        let version = running.version(consumer).ok_or(NotDone::UnknownConsumer)?;
+        let name = version.settings.name.clone();
+        let done = running.pause(&name, paused).await;
+        done.map_err(NotDone::Refused)?;
+        let mut book = self.book.lock().clone();
+        book.of(&name).paused = paused;
+        self.keep(book).await;
+        Ok(ReloadReport::default())
+    }
+
+    /// Writes down that a generation did not prove itself.
+    pub async fn judged(&self, judged: &Judged, running: &mut Running) {
+        let Some((failed, now)) = running.rolled_back(judged) else {
+            return;
+        };
+        let mut book = self.book.lock().clone();
+        let overrides = book.of(&judged.name);
+        let (from, to) = (deploy_book::build(&failed), deploy_book::build(&now));
+        if from != to {
+            overrides.rolled_back(from, to.clone());
+            overrides.runs(to);
+        }
+        self.keep(book).await;
+    }
+
     /// Everything that can fail, away from what runs. Dropping the future changes nothing.
     ///
     /// # Errors
-    /// All that is wrong with the newest configuration and its plugins.
-    pub async fn prepare(&self, running: &Running) -> anyhow::Result<Prepared> {
-        let config = self.read().await?;
-        let wanted = digests(&config).await?;
-        let steps = deploy_plan::plan(&running.versions(), &wanted);
-        let mut loaded = Vec::new();
-        let mut errors = Vec::new();
-        for step in &steps {
-            let settings = config
-                .consumers
-                .iter()
-                .find(|consumer| consumer.name == step.consumer);
-            let needed = matches!(
-                step.change,
-                Change::Add | Change::Swap(_) | Change::StartAnew(_)
-            );
-            let Some(settings) = settings.filter(|_| needed) else {
-                loaded.push(None);
-                continue;
-            };
-            let number = running.next_generation(&step.consumer);
-            let Surroundings { host, metrics, .. } = &self.surroundings;
-            match deploy::load(host, settings, number, metrics).await {
-                Ok(one) => loaded.push(Some(one)),
-                Err(error) => errors.push(format!("{error:#}")),
-            }
+    /// All that is wrong with the newest configuration and its plugins, or with the wish.
+    pub async fn prepare(&self, wish: &Wish, running: &Running) -> Result<Prepared, NotDone> {
+        let refused = |error: anyhow::Error| NotDone::Refused(format!("{error:#}"));
+        let config = self.read().await.map_err(refused)?;
+        if let Wish::Deploy { consumer, .. } | Wish::Rollback { consumer, .. } = wish
+            && running.version(consumer).is_none()
+        {
+            return Err(NotDone::UnknownConsumer);
         }
-        anyhow::ensure!(errors.is_empty(), "{}", errors.join("\n"));
-        if steps.iter().any(|step| step.change != Change::Keep) {
+        self.try_prepare(config, wish, running)
+            .await
+            .map_err(refused)
+    }
+
+    async fn try_prepare(
+        &self,
+        config: Config,
+        wish: &Wish,
+        running: &Running,
+    ) -> anyhow::Result<Prepared> {
+        let mut book = self.book.lock().clone();
+        let (mut named, wrong) = digests(&config).await?;
+        anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        for version in &named {
+            book.follow(version.clone());
+        }
+        let dry_run = wish::express(wish, &named, &mut book).await?;
+        let wanted: Vec<Version> = named
+            .drain(..)
+            .map(|version| match running.version(&version.settings.name) {
+                Some(now) if !wish::is_for(wish, &version) && running.refuses(&version) => {
+                    now.clone()
+                }
+                _ => book.follow(version),
+            })
+            .collect();
+        let steps = self.load(&wanted, &book, running).await?;
+        if steps.iter().any(|ready| ready.step.change != Change::Keep) {
             let preparing = topics::prepare(&config, &self.surroundings.broker);
             tokio::time::timeout(TOPICS_WITHIN, preparing)
                 .await
@@ -175,9 +250,66 @@ impl Reloader {
         }
         Ok(Prepared {
             config,
+            book,
             steps,
-            loaded,
+            dry_run,
         })
+    }
+
+    /// Plans, loads what is new, keeps its component, and lets it run in shadow.
+    async fn load(
+        &self,
+        wanted: &[Version],
+        book: &DeployBook,
+        running: &Running,
+    ) -> anyhow::Result<Vec<Ready>> {
+        let mut all = Vec::new();
+        let mut errors = Vec::new();
+        for step in deploy_plan::plan(&running.versions(), wanted) {
+            let version = wanted
+                .iter()
+                .find(|version| version.settings.name == step.consumer);
+            let needed = matches!(
+                step.change,
+                Change::Add | Change::Swap(_) | Change::StartAnew(_)
+            );
+            let Some(version) = version.filter(|_| needed) else {
+                all.push(Ready {
+                    step,
+                    loaded: None,
+                    shadow: None,
+                });
+                continue;
+            };
+            match self.load_one(&step, version, book, running).await {
+                Ok((loaded, shadow)) => all.push(Ready {
+                    step,
+                    loaded: Some(loaded),
+                    shadow,
+                }),
+                Err(error) => errors.push(format!("{error:#}")),
+            }
+        }
+        anyhow::ensure!(errors.is_empty(), "{}", errors.join("\n"));
+        Ok(all)
+    }
+
+    async fn load_one(
+        &self,
+        step: &Step,
+        version: &Version,
+        book: &DeployBook,
+        running: &Running,
+    ) -> anyhow::Result<(Loaded, Option<ShadowReport>)> {
+        let number = running.next_generation(&step.consumer);
+        let Surroundings { host, metrics, .. } = &self.surroundings;
+        let loaded = deploy::load(host, &version.settings, number, metrics).await?;
+        deploy::keep(book, &loaded).await;
+        let shadow = match step.change {
+            Change::Swap(_) => running.shadow(&loaded).await?,
+            _ => None,
+        };
+        Ok((loaded, shadow))
     }
 
     async fn read(&self) -> anyhow::Result<Config> {
@@ -199,16 +331,30 @@ impl Reloader {
     ) -> anyhow::Result<ReloadReport> {
         let Prepared {
             config,
+            mut book,
             steps,
-            loaded,
+            dry_run,
         } = prepared;
         let mut report = ReloadReport {
             needs_restart: needs_restart(&self.current.get(), &config),
+            dry_run,
             ..ReloadReport::default()
         };
-        for (step, loaded) in steps.into_iter().zip(loaded) {
+        for Ready {
+            step,
+            loaded,
+            shadow,
+        } in steps
+        {
             let deadline = Instant::now() + self.shutdown_timeout;
+            let version = loaded.as_ref().map(Loaded::version);
+            let generation = match step.change {
+                Change::Remove => 0,
+                _ => running.next_generation(&step.consumer),
+            };
             match (&step.change, loaded) {
+                (Change::Keep, _) => continue,
+                _ if dry_run => {}
                 (Change::Remove, _) => running.stop(&step.consumer, deadline).await?,
                 (Change::Add, Some(loaded)) => running.start(loaded)?,
                 (Change::Swap(_), Some(loaded)) => running.swap(loaded).await?,
@@ -216,19 +362,17 @@ impl Reloader {
                     running.stop(&step.consumer, deadline).await?;
                     running.start(loaded)?;
                 }
-                _ => continue,
+                (Change::Add | Change::Swap(_) | Change::StartAnew(_), None) => continue,
             }
-            report.steps.push(ReloadStep {
-                generation: running.next_generation(&step.consumer) - 1,
-                consumer: step.consumer.to_string(),
-                change: step.change.name().to_owned(),
-                keys: step
-                    .change
-                    .keys()
-                    .iter()
-                    .map(|key| (*key).to_owned())
-                    .collect(),
-            });
+            if let Some(version) = &version {
+                book.of(&step.consumer).runs(deploy_book::build(version));
+            }
+            report
+                .steps
+                .push(describe(&step, generation, version, shadow));
+        }
+        if dry_run {
+            return Ok(report);
         }
         let names = config
             .consumers
@@ -236,15 +380,73 @@ impl Reloader {
             .map(|consumer| consumer.name.clone());
         self.surroundings.health.arrange(&names.collect::<Vec<_>>());
         *self.current.0.lock() = Arc::new(config);
+        self.keep(book).await;
         Ok(report)
+    }
+
+    /// Makes these overrides apply, and writes them down.
+    async fn keep(&self, book: DeployBook) {
+        deploy::show_overrides(&book, &self.surroundings);
+        *self.book.lock() = book.clone();
+        let saving = tokio::task::spawn_blocking(move || book.save());
+        let saved = saving
+            .await
+            .context("saving panicked")
+            .and_then(|saved| saved);
+        if let Err(error) = saved {
+            tracing::error!("what was done by hand will be forgotten at the next start: {error:#}");
+        }
+    }
+}
+
+fn describe(
+    step: &Step,
+    generation: u64,
+    version: Option<Version>,
+    shadow: Option<ShadowReport>,
+) -> ReloadStep {
+    let (digest, probation) = match &version {
+        Some(Version { settings, digest }) => {
+            let probation = match step.change {
+                Change::Swap(_) => settings.deploy.probation,
+                _ => Duration::ZERO,
+            };
+            (digest.to_string(), probation)
+        }
+        None => (String::new(), Duration::ZERO),
+    };
+    let keys = step.change.keys().iter().map(|key| (*key).to_owned());
+    ReloadStep {
+        generation,
+        consumer: step.consumer.to_string(),
+        change: step.change.name().to_owned(),
+        keys: keys.collect(),
+        digest,
+        shadow: shadow.map(summary),
+        probation_seconds: probation.as_secs_f64(),
+    }
+}
+
+fn summary(report: ShadowReport) -> ShadowSummary {
+    let events = report.events();
+    let each = |took: Duration| took.as_secs_f64() * 1e6 / events.max(1) as f64;
+    ShadowSummary {
+        events,
+        equal: report.equal,
+        different: report.different,
+        failed: report.failed,
+        microseconds_before: each(report.took_before),
+        microseconds: each(report.took),
+        examples: report.examples,
     }
 }
 
 /// The environment of this process.
 pub const ENVIRONMENT: &Environment<'static> = &|name| std::env::var(name).ok();
 
-/// The enabled consumers, each with the digest that its plugin's file has now.
-async fn digests(config: &Config) -> anyhow::Result<Vec<Version>> {
+/// The enabled consumers, each with the digest that its plugin's file has now, and what is wrong with
+/// the other files.
+pub async fn digests(config: &Config) -> anyhow::Result<(Vec<Version>, Vec<String>)> {
     let consumers: Vec<_> = config
         .consumers
         .iter()
@@ -266,12 +468,9 @@ async fn digests(config: &Config) -> anyhow::Result<Vec<Version>> {
                 )),
             }
         }
-        match errors.is_empty() {
-            true => Ok(versions),
-            false => Err(anyhow::anyhow!(errors.join("\n"))),
-        }
+        (versions, errors)
     });
-    reading.await.context("reading the plugins panicked")?
+    reading.await.context("reading the plugins panicked")
 }
 
 /// The tables that differ and are read at the start alone.

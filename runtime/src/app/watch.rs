@@ -16,6 +16,7 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::reload::{Current, ENVIRONMENT, Request};
+use crate::admin::Wish;
 use crate::config;
 
 /// How long the files must stay as they are.
@@ -160,6 +161,7 @@ async fn follow(
         }
         let (reply, done) = oneshot::channel();
         let request = Request {
+            wish: Wish::Reload,
             cause: "the files changed",
             reply: Some(reply),
         };

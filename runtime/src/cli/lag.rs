@@ -41,6 +41,9 @@ struct Row {
     breaker: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What was done by hand and holds: `deploy`, `rollback`, `pause`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    overrides: Vec<String>,
 }
 
 /// Prints the table.
@@ -73,6 +76,17 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     terminal::print(&table.render(context.color)).await?;
+    for report in reports.iter().flatten() {
+        let by_hand = report.overrides.join(" and ");
+        match report.drift {
+            true => eprintln!(
+                "{}: {by_hand} by hand; {} runs, and the configuration names another build",
+                report.name, report.digest
+            ),
+            false if by_hand.is_empty() => {}
+            false => eprintln!("{}: {by_hand} by hand", report.name),
+        }
+    }
     for row in &rows {
         if let Some(reason) = &row.reason {
             let place = format!("{} at {}/{}", row.consumer, row.topic, row.partition);
@@ -118,6 +132,9 @@ async fn rows(
                     state,
                     breaker: breaker(report.flatten()),
                     reason,
+                    overrides: report
+                        .flatten()
+                        .map_or(Vec::new(), |report| report.overrides.clone()),
                 });
             }
         }

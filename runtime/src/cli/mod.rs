@@ -17,6 +17,7 @@ mod format;
 mod lag;
 mod lines;
 mod merge;
+mod operate;
 mod place;
 mod plugin;
 mod produce;
@@ -132,6 +133,14 @@ enum Command {
     Dlq(dlq::Args),
     /// Move a halted partition past one event
     Skip(skip::Args),
+    /// Let another component take over, until the configuration names another one
+    Deploy(operate::DeployArgs),
+    /// Go back to the build before
+    Rollback(operate::RollbackArgs),
+    /// Let a consumer stand still
+    Pause(operate::Args),
+    /// Let a paused consumer go on
+    Resume(operate::Args),
     /// Look at plugins
     Plugin(plugin::Args),
     /// Print completions for a shell
@@ -248,6 +257,10 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Lag(args) => lag::run(args, context).await,
         Command::Dlq(args) => dlq::run(args, context).await,
         Command::Skip(args) => skip::run(args, context).await,
+        Command::Deploy(args) => operate::deploy(args, context).await,
+        Command::Rollback(args) => operate::rollback(args, context).await,
+        Command::Pause(args) => operate::pause(args, context).await,
+        Command::Resume(args) => operate::resume(args, context).await,
         Command::Plugin(args) => plugin::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
     }

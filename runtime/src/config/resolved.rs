@@ -106,7 +106,7 @@ pub struct Admin {
 }
 
 /// `[[consumer]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Consumer {
     pub name: Arc<str>,
     pub group: Arc<str>,
@@ -131,6 +131,7 @@ pub struct Consumer {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// The most events that are given to the plugin.
     pub rate: Option<Rate>,
+    pub deploy: Deploy,
     pub dead_letter: Option<DeadLetter>,
     /// The JSON object that `init` gets.
     pub config: Arc<str>,
@@ -316,6 +317,32 @@ impl Default for CircuitBreaker {
             window: Duration::from_secs(10),
             open_for: Duration::from_secs(5),
             probes: 3,
+        }
+    }
+}
+
+/// How another version of a plugin is tried before it is trusted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Deploy {
+    /// Live events that the new version handles beside the old one, its outputs thrown away; 0 for
+    /// none.
+    pub shadow: u32,
+    /// How long events that the new version fails wait for its proof, or for the old version; zero
+    /// for not at all.
+    pub probation: Duration,
+    /// The old version takes over again when a larger part of the events failed.
+    pub max_failure_ratio: f64,
+    /// Which form of the plugin's state it reads and writes; no way leads back to another one.
+    pub state_version: u32,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Self {
+            shadow: 0,
+            probation: Duration::ZERO,
+            max_failure_ratio: 0.1,
+            state_version: 1,
         }
     }
 }

@@ -6,8 +6,8 @@ use super::filter::{Field, Filter};
 use super::redact::{BLANK, sounds_secret};
 use super::units::{show_duration, show_rate, show_size};
 use super::{
-    Admin, Broker, CircuitBreaker, Cleanup, Config, Consumer, Delivery, Durability, OnLostPosition,
-    Ordering, Runtime, Start, TopicPattern, TopicSettings,
+    Admin, Broker, CircuitBreaker, Cleanup, Config, Consumer, Delivery, Deploy, Durability,
+    OnLostPosition, Ordering, Runtime, Start, TopicPattern, TopicSettings,
 };
 
 /// The configuration as one value: every key that applies, none that is null.
@@ -204,7 +204,17 @@ fn consumer(consumer: &Consumer) -> Value {
     if let Some(rate) = consumer.rate {
         value["rate"] = show_rate(rate).into();
     }
+    value["deploy"] = deploy(consumer.deploy);
     value
+}
+
+fn deploy(deploy: Deploy) -> Value {
+    json!({
+        "shadow": deploy.shadow,
+        "probation": show_duration(deploy.probation),
+        "max_failure_ratio": deploy.max_failure_ratio,
+        "state_version": deploy.state_version,
+    })
 }
 
 fn breaker(breaker: CircuitBreaker) -> Value {

@@ -19,7 +19,7 @@ use super::work::{Item, Work};
 use crate::config::{Consumer, Delivery};
 use crate::decide::backoff::{self, Next};
 use crate::decide::breaker::Sentence;
-use crate::decide::verdict::{self, Plea, Said, Verdict};
+use crate::decide::verdict::{self, ForGood, Plea, Said, Verdict};
 use crate::metrics::Outcome;
 use crate::mutation::{self, Mutation};
 use crate::plugin::CallError;
@@ -68,6 +68,8 @@ pub enum Fate {
     Retry(RetryAt),
     /// Its partition halts at it.
     Halt(String),
+    /// It failed for good, for this reason, by a version on probation: another one may handle it.
+    Kept(String),
     /// It is neither processed nor dead-lettered, for this reason (at most once).
     Lost(String),
 }
@@ -96,6 +98,22 @@ impl Context<'_> {
 
     fn is_claimed(&self) -> bool {
         self.settings().delivery == Delivery::AtMostOnce
+    }
+
+    /// What becomes of events that fail for good. What is claimed (at most once) has moved its
+    /// position already, and nobody is called for it again.
+    fn for_good(&self) -> ForGood {
+        let settings = self.settings();
+        match settings.dead_letter.is_some() || self.is_claimed() {
+            _ if self.keeps() => ForGood::Keep,
+            true => ForGood::DeadLetter,
+            false => ForGood::Halt,
+        }
+    }
+
+    /// Whether an event that fails for good is kept.
+    fn keeps(&self) -> bool {
+        self.generation.is_on_probation() && !self.is_claimed()
     }
 
     fn after_failure(&self, item: &Item, at_least: Duration) -> Next {
@@ -214,7 +232,7 @@ pub fn answered(
                 _ => Plea::Granted,
             }
         },
-        context.settings().dead_letter.is_some() || context.is_claimed(),
+        context.for_good(),
     );
     hearing.coped(coped(&verdicts, &said));
     drop(hearing);
@@ -228,7 +246,7 @@ pub fn answered(
             Verdict::Take if emitted[index] => Fate::Settled(Outcome::Ok, None),
             Verdict::Take => Fate::Settled(Outcome::Dropped, None),
             Verdict::Again => Fate::Again,
-            Verdict::Retry | Verdict::DeadLetter | Verdict::Halt => {
+            Verdict::Retry | Verdict::DeadLetter | Verdict::Halt | Verdict::Keep => {
                 failed(context, &mut answer, work, index, outcome, &said)
             }
         };
@@ -311,6 +329,7 @@ fn blame(
     let again_at = hearing.again_at();
     drop(hearing);
     match next {
+        _ if context.keeps() => Fate::Kept(error.to_string()),
         _ if sentence == Sentence::Stays && !context.is_claimed() => context.stays(item, again_at),
         Next::Again(after) => context.retry(item, after),
         Next::GiveUp => {
@@ -492,6 +511,10 @@ fn failed(
         }
         Reason::RetriesExhausted
     };
+    if context.keeps() {
+        let (reason, error) = (reason.name(), text(outcome, failure.reason));
+        return Fate::Kept(format!("{reason}: {error}"));
+    }
     let failure = dead_letter::Failure {
         reason,
         code: text(outcome, failure.code),

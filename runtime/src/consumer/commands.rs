@@ -5,11 +5,15 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::generation::Generation;
+use super::probation::Ended;
 use super::runner::Runner;
+use super::shadow::Told;
 use crate::event::TopicPartition;
 use crate::plugin::Instance;
 
@@ -24,7 +28,14 @@ pub(super) struct Command {
 
 enum Asked {
     Skip(TopicPartition, u64),
-    Swap(Arc<Generation>, Option<Box<dyn Instance>>),
+    Swap(
+        Arc<Generation>,
+        Option<Box<dyn Instance>>,
+        oneshot::Sender<Ended>,
+    ),
+    Pause,
+    Resume,
+    Shadow(Arc<Generation>, u64, Instant, oneshot::Sender<Told>),
 }
 
 /// Reaches a consumer at work from outside its task.
@@ -47,7 +58,8 @@ impl Commander {
         self.ask(Asked::Skip(partition, offset)).await
     }
 
-    /// Makes calls with another generation from the next one on; see [`super::swap`].
+    /// Makes calls with another generation from the next one on; see [`super::swap`]. What comes
+    /// back tells how it proved itself; nothing where the consumer ends before.
     ///
     /// # Errors
     /// The consumer is shutting down.
@@ -55,8 +67,46 @@ impl Commander {
         &self,
         generation: Arc<Generation>,
         first_instance: Option<Box<dyn Instance>>,
-    ) -> Result<(), String> {
-        self.ask(Asked::Swap(generation, first_instance)).await
+    ) -> Result<oneshot::Receiver<Ended>, String> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Asked::Swap(generation, first_instance, tell))
+            .await?;
+        Ok(told)
+    }
+
+    /// Begins no call until [`Self::resume`]; see [`super::pause`].
+    ///
+    /// # Errors
+    /// The consumer is shutting down.
+    pub async fn pause(&self) -> Result<(), String> {
+        self.ask(Asked::Pause).await
+    }
+
+    /// Goes on after [`Self::pause`].
+    ///
+    /// # Errors
+    /// The consumer is shutting down.
+    pub async fn resume(&self) -> Result<(), String> {
+        self.ask(Asked::Resume).await
+    }
+
+    /// Lets a generation handle this many live events beside the one that works, or as many as come
+    /// `within` this time, see [`super::shadow`]. What comes back is the report; dropping it ends
+    /// the run.
+    ///
+    /// # Errors
+    /// The consumer is shutting down.
+    pub async fn shadow(
+        &self,
+        generation: Arc<Generation>,
+        events: u64,
+        within: Duration,
+    ) -> Result<oneshot::Receiver<Told>, String> {
+        let (tell, told) = oneshot::channel();
+        let until = Instant::now() + within;
+        self.ask(Asked::Shadow(generation, events, until, tell))
+            .await?;
+        Ok(told)
     }
 
     async fn ask(&self, what: Asked) -> Result<(), String> {
@@ -79,8 +129,20 @@ impl Runner {
     pub(super) async fn on_command(&mut self, command: Command) {
         let result = match command.what {
             Asked::Skip(partition, offset) => self.skip(&partition, offset).await,
-            Asked::Swap(generation, first_instance) => {
-                self.swap(generation, first_instance);
+            Asked::Pause => {
+                self.pause();
+                Ok(())
+            }
+            Asked::Resume => {
+                self.resume();
+                Ok(())
+            }
+            Asked::Shadow(generation, events, until, tell) => {
+                self.begin_shadow(generation, events, until, tell);
+                Ok(())
+            }
+            Asked::Swap(generation, first_instance, tell) => {
+                self.swap(generation, first_instance, tell);
                 Ok(())
             }
         };

@@ -54,6 +54,8 @@ impl Runner {
                 }
                 self.complain(answer.complaint.as_ref());
                 if current {
+                    self.shadow(&done.work, &answer, done.took);
+                    self.testify(&answer);
                     self.follow_advice(&answer, now);
                 }
                 self.conclude(id.assignment, Some(id.slot), done.work, answer);
@@ -71,6 +73,9 @@ impl Runner {
                     }
                 }
                 self.complain(answer.complaint.as_ref());
+                if current {
+                    self.testify(&answer);
+                }
                 self.conclude(id.assignment, Some(id.slot), done.work, *answer);
             }
             Err(Trouble::Start(error)) => {
@@ -89,6 +94,7 @@ impl Runner {
         if !mutation::is(Mutation::LaneForgotten) {
             self.consider(id, now);
         }
+        self.judge(now);
     }
 
     /// Does what the plugin asks for beyond its events.
@@ -101,7 +107,10 @@ impl Runner {
             None => 0,
         };
         if let Some(reason) = answer.stop.clone() {
-            self.stop(format!("the plugin asked to halt: {reason}"));
+            let reason = format!("the plugin asked to halt: {reason}");
+            if !self.roll_back_for(reason.clone(), now) {
+                self.stop(reason);
+            }
         }
     }
 
@@ -133,9 +142,13 @@ impl Runner {
     fn start_failed(&mut self, error: &StartError, now: Instant) {
         let after = match error {
             StartError::Misconfigured(reason) => {
-                self.stop(format!("the plugin refuses its configuration: {reason}"));
+                let reason = format!("the plugin refuses its configuration: {reason}");
+                if !self.roll_back_for(reason.clone(), now) {
+                    self.stop(reason);
+                }
                 return;
             }
+            StartError::Failed(_) if self.roll_back_for(error.to_string(), now) => return,
             StartError::Unavailable(_) | StartError::Failed(_) | StartError::Exhausted(_) => {
                 Duration::ZERO
             }
@@ -260,6 +273,20 @@ impl Runner {
                     };
                     back.push(Back::Retry(item, retry.at));
                 }
+                Fate::Kept(_) if self.generation.is_on_probation() => {
+                    let failing_since = Some(item.failing_since.unwrap_or_else(Instant::now));
+                    let item = Item {
+                        failing_since,
+                        ..item
+                    };
+                    back.push(Back::Kept(item));
+                }
+                // The version that failed it is judged already: another one takes it.
+                Fate::Kept(_) => back.push(Back::Again(Item {
+                    attempt: 1,
+                    failing_since: None,
+                    ..item
+                })),
             }
         }
         self.abandon(Some(assignment), &work, abandoned.into_iter());

@@ -176,6 +176,15 @@ pub struct Witness {
 }
 
 impl Witness {
+    /// One that tells nobody: of calls that count for nothing.
+    pub fn silent() -> Self {
+        Self {
+            breaker: None,
+            pass: Pass::Free,
+            assignment: 0,
+        }
+    }
+
     /// Begins to tell; the breaker hears nobody else until it is dropped.
     pub fn hearing(&self, now: Instant) -> Hearing<'_> {
         Hearing {
@@ -303,11 +312,12 @@ impl Runner {
             reason: cause.map(|_| why.clone()),
         };
         match phase {
+            Phase::Open if self.roll_back_if_useless(&why, now) => return,
             Phase::Open => {
                 if matches!(self.state, State::Running | State::Waiting(_)) {
                     self.state = State::Waiting(format!("the circuit breaker is open: {why}"));
                 }
-                self.hold_for_breaker(now);
+                self.close_all_valves(now);
             }
             _ => self.go_on(now),
         }

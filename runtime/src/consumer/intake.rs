@@ -123,8 +123,8 @@ impl Runner {
         }
         self.ledger.lock().rebalanced("assigned");
         let now = Instant::now();
-        if self.guard.is_open() {
-            self.hold_for_breaker(now);
+        if self.guard.is_open() || self.paused {
+            self.close_all_valves(now);
         }
         // A new partition has an open valve, and the budget may be used up by what came before it.
         self.close_valves(Some(self.next_assignment - 1), now);
@@ -340,7 +340,7 @@ impl Runner {
     }
 
     /// Closes every valve: nothing is fetched while no call is made.
-    pub(super) fn hold_for_breaker(&mut self, now: Instant) {
+    pub(super) fn close_all_valves(&mut self, now: Instant) {
         let mut hold = Vec::new();
         for partition in self.partitions.values_mut() {
             if partition.held_since.is_none() {
@@ -357,6 +357,7 @@ impl Runner {
     pub(super) fn open_valves(&mut self, now: Instant) {
         let mut ledger = self.ledger.lock();
         let open = ledger.breaker == Phase::Open;
+        let paused = self.paused;
         let total = ledger.in_flight;
         let common = self
             .budget
@@ -367,13 +368,15 @@ impl Runner {
                 continue;
             };
             let opens = !open
+                && !paused
                 && self.kept_back.is_empty()
                 && self.budget.valve(total, partition.load, common) == Valve::Release
                 && !self.positions.is_scattered(&partition.name);
             let stood = now.saturating_duration_since(since);
-            match open {
-                true => ledger.paused_for_breaker += stood,
-                false => ledger.paused_for_backpressure += stood,
+            match (paused, open) {
+                (true, _) => ledger.paused_for_operator += stood,
+                (false, true) => ledger.paused_for_breaker += stood,
+                (false, false) => ledger.paused_for_backpressure += stood,
             }
             partition.held_since = (!opens).then_some(now);
             if opens && !mutation::is(Mutation::ValveStuck) {

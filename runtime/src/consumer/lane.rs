@@ -76,6 +76,14 @@ impl Run {
         }
     }
 
+    fn next_offset(&self) -> Option<u64> {
+        let index = match &self.indices {
+            Indices::Range(range) => range.clone().next(),
+            Indices::Picked(indices) => indices.front().copied(),
+        };
+        index.map(|index| self.block.event(index as usize).offset())
+    }
+
     fn len(&self) -> usize {
         match &self.indices {
             Indices::Range(range) => range.len(),
@@ -91,8 +99,23 @@ type Waiting = (Arc<Block>, Item);
 #[derive(Debug)]
 struct Hold {
     scope: Option<u64>,
-    ready_at: Instant,
+    /// `None` while it waits for a judgement on the version that failed it, and not for a time.
+    ready_at: Option<Instant>,
     waiting: VecDeque<Waiting>,
+}
+
+impl Hold {
+    fn of(scope: Option<u64>, ready_at: Option<Instant>, first: Waiting) -> Self {
+        Self {
+            scope,
+            ready_at,
+            waiting: VecDeque::from([first]),
+        }
+    }
+
+    fn is_ready(&self, now: Instant) -> bool {
+        self.ready_at.is_some_and(|ready_at| ready_at <= now)
+    }
 }
 
 /// What comes back from a call.
@@ -101,6 +124,8 @@ pub enum Back {
     Again(Item),
     /// Not before this time.
     Retry(Item, Instant),
+    /// Not before [`Lane::begin_anew`].
+    Kept(Item),
 }
 
 /// See the module's picture.
@@ -185,7 +210,7 @@ impl Lane {
         if self.busy {
             return false;
         }
-        if self.holds.iter().any(|hold| hold.ready_at <= now) {
+        if self.holds.iter().any(|hold| hold.is_ready(now)) {
             return true;
         }
         let waiting = !self.returned.is_empty() || self.queue.iter().any(|run| run.len() > 0);
@@ -195,9 +220,22 @@ impl Lane {
                 || mutation::is(Mutation::RetryOvertaken))
     }
 
+    /// The lowest offset that may be called next, where there is one; `None` for one at work.
+    pub fn next_offset(&self, now: Instant) -> Option<u64> {
+        if !self.ready(now) {
+            return None;
+        }
+        let ready = self.holds.iter().filter(|hold| hold.is_ready(now));
+        let held = ready.filter_map(|hold| hold.waiting.front());
+        let waiting = held.chain(self.returned.front());
+        let waiting = waiting.map(|(block, item)| block.event(item.index as usize).offset());
+        let queued = self.queue.iter().find_map(Run::next_offset);
+        waiting.chain(queued).min()
+    }
+
     /// When the next retry is due.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.holds.iter().map(|hold| hold.ready_at).min()
+        self.holds.iter().filter_map(|hold| hold.ready_at).min()
     }
 
     /// Takes the next batch; empty where everything that waits must wait on.
@@ -247,7 +285,10 @@ impl Lane {
     }
 
     fn take_ready_holds(&mut self, now: Instant, work: &mut Work, room: &mut Room) {
-        for hold in self.holds.iter_mut().filter(|hold| hold.ready_at <= now) {
+        // Who waits longest is first: a key whose first event always fails keeps its place among the
+        // holds, and would be tried again and again before all behind it.
+        self.holds.sort_by_key(|hold| hold.ready_at);
+        for hold in self.holds.iter_mut().filter(|hold| hold.is_ready(now)) {
             while !room.full()
                 && let Some((block, item)) = hold.waiting.pop_front()
             {
@@ -285,7 +326,7 @@ impl Lane {
     pub fn give_back(&mut self, work: &Work, back: Vec<Back>) {
         for back in back.into_iter().rev() {
             let item = match &back {
-                Back::Again(item) | Back::Retry(item, _) => *item,
+                Back::Again(item) | Back::Retry(item, _) | Back::Kept(item) => *item,
             };
             let block = work.block(&item).clone();
             let mut scope = scope(self.ordering, &block.event(item.index as usize));
@@ -303,15 +344,32 @@ impl Lane {
                 (Back::Again(_), Some(hold)) => hold.waiting.push_front((block, item)),
                 (Back::Again(_), None) => self.returned.push_front((block, item)),
                 (Back::Retry(_, ready_at), Some(hold)) => {
-                    hold.ready_at = ready_at;
+                    hold.ready_at = Some(ready_at);
                     hold.waiting.push_front((block, item));
                 }
-                (Back::Retry(_, ready_at), None) => self.holds.push(Hold {
-                    scope,
-                    ready_at,
-                    waiting: VecDeque::from([(block, item)]),
-                }),
+                (Back::Kept(_), Some(hold)) => {
+                    hold.ready_at = None;
+                    hold.waiting.push_front((block, item));
+                }
+                (Back::Retry(_, ready_at), None) => {
+                    self.holds
+                        .push(Hold::of(scope, Some(ready_at), (block, item)));
+                }
+                (Back::Kept(_), None) => self.holds.push(Hold::of(scope, None, (block, item))),
             }
+        }
+    }
+
+    /// Another version handles what waits: what was kept is let go, and attempts count from one
+    /// again. What waits for its time goes on waiting.
+    pub fn begin_anew(&mut self, now: Instant) {
+        for hold in &mut self.holds {
+            hold.ready_at.get_or_insert(now);
+        }
+        let held = self.holds.iter_mut().flat_map(|hold| &mut hold.waiting);
+        for (_, item) in self.returned.iter_mut().chain(held) {
+            item.attempt = 1;
+            item.failing_since = None;
         }
     }
 
@@ -445,6 +503,76 @@ mod tests {
         assert_eq!(offsets(&lane.take(later, LIMITS)), [0]);
         assert_eq!(offsets(&lane.take(later, LIMITS)), [2]);
         assert!(lane.is_idle());
+    }
+
+    /// What a version on probation fails would be tried again by it, or overtaken.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_holds_until_another_version_begins_anew() {
+        let now = Instant::now();
+        let much_later = now + Duration::from_secs(86_400);
+        let mut lane = lane(Ordering::Partition, &[(0, "a"), (1, "b"), (2, "c")]);
+        let work = lane.take(now, LIMITS);
+        let failed = Item {
+            attempt: 3,
+            failing_since: Some(now),
+            ..work.items[0]
+        };
+        lane.give_back(
+            &work,
+            vec![Back::Kept(failed), again(&work, 1), again(&work, 2)],
+        );
+        assert!(!lane.ready(much_later) && lane.take(much_later, LIMITS).is_empty());
+        assert_eq!(lane.wake_at(), None);
+        lane.begin_anew(now);
+        let work = lane.take(now, LIMITS);
+        assert_eq!(offsets(&work), [0, 1, 2]);
+        assert_eq!(work.items[0].attempt, 1);
+        assert!(lane.is_idle());
+    }
+
+    /// A key with several events keeps its hold while its first event fails, over and over: another
+    /// key's event would never be tried.
+    #[tokio::test(start_paused = true)]
+    async fn of_events_that_failed_the_one_that_waits_longest_is_next() {
+        let now = Instant::now();
+        let single = Batch {
+            max_events: 1,
+            ..LIMITS
+        };
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let mut lane = lane(Ordering::Key, &[(0, "a"), (1, "b"), (2, "a")]);
+        let work = lane.take(now, LIMITS);
+        lane.give_back(
+            &work,
+            vec![
+                retry(&work, 0, after(1)),
+                retry(&work, 1, after(2)),
+                again(&work, 2),
+            ],
+        );
+        let first = lane.take(after(3), single);
+        assert_eq!(offsets(&first), [0]);
+        lane.give_back(&first, vec![retry(&first, 0, after(3))]);
+        assert_eq!(offsets(&lane.take(after(4), single)), [1]);
+    }
+
+    /// On trial the lane with the lowest offset is next: another one would be named by a commit of
+    /// its own.
+    #[tokio::test(start_paused = true)]
+    async fn the_next_offset_is_the_lowest_that_may_be_called() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut lane = lane(Ordering::Key, &[(3, "a"), (4, "b")]);
+        lane.push(Run::picked(block(&[(7, "c"), (8, "d")]), vec![1]));
+        assert_eq!(lane.next_offset(now), Some(3));
+        let work = lane.take(now, LIMITS);
+        assert_eq!(offsets(&work), [3, 4, 8]);
+        assert_eq!(lane.next_offset(now), None);
+        lane.give_back(&work, vec![retry(&work, 0, later), again(&work, 2)]);
+        assert_eq!(lane.next_offset(now), Some(8));
+        assert_eq!(lane.next_offset(later), Some(3));
+        lane.busy = true;
+        assert_eq!(lane.next_offset(later), None);
     }
 
     /// The events left in a hold are younger than those that come back from the call before.

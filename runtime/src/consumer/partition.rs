@@ -7,6 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::lane::{Lane, Run, SLOTS, key_hash};
+use super::runner::LaneId;
 use crate::config::{Batch, Ordering};
 use crate::decide::admission::Load;
 use crate::decide::crash::Trial;
@@ -132,6 +133,29 @@ impl Partition {
             .get_or_insert_with(|| Lane::new(ordering, batch))
             .push(run);
         slot
+    }
+
+    /// The slot whose next event comes before those of the others, leaving out those whose last
+    /// event failed.
+    pub fn first_slot(&self, now: Instant) -> Option<usize> {
+        let lanes = (0..).zip(&self.lanes);
+        let next = lanes.filter_map(|(slot, lane)| {
+            let lane = lane.as_ref().filter(|lane| !lane.doubtful)?;
+            Some((lane.next_offset(now)?, slot))
+        });
+        next.min().map(|(_, slot)| slot)
+    }
+
+    /// What waits in its lanes is tried anew by another version; the lanes that hold some.
+    pub fn begin_anew(&mut self, assignment: u64, now: Instant) -> Vec<LaneId> {
+        let mut lanes = Vec::new();
+        for (slot, lane) in self.lanes.iter_mut().enumerate() {
+            if let Some(lane) = lane {
+                lane.begin_anew(now);
+                lanes.push(LaneId { assignment, slot });
+            }
+        }
+        lanes
     }
 
     /// Forgets everything that waits in its lanes, and says how much it was. Lanes at work stay, so

@@ -30,6 +30,8 @@ use super::kept_back::KeptBack;
 use super::outlet::Outlet;
 use super::partition::Partition;
 use super::positions::Positions;
+use super::probation::OnProbation;
+use super::shadow::{self, Shadow};
 use super::status::{PartitionStatus, SharedStatus, State};
 use super::trial_room::TrialRoom;
 use super::work::Work;
@@ -89,12 +91,18 @@ pub struct Runner {
     queued: HashSet<LaneId>,
     pub(super) wakes: BinaryHeap<Reverse<(Instant, LaneId)>>,
     pub(super) guard: Guard,
+    /// A generation that is tried on live events before it takes over.
+    pub(super) shadow: Option<Shadow>,
+    /// How the generation proves itself, where it has to.
+    pub(super) probation: Option<OnProbation>,
     /// No instance can be started, or (without a breaker) what the plugin needs is down: no call
     /// before this time.
     pub(super) no_calls_until: Option<Instant>,
     /// How often in a row that happened.
     pub(super) unavailable: u32,
     pub(super) state: State,
+    /// Whether an operator lets it stand.
+    pub(super) paused: bool,
     pub(super) ledger: SharedLedger,
     pub(super) status: SharedStatus,
     next_tick: Instant,
@@ -143,9 +151,12 @@ impl Runner {
             queued: HashSet::new(),
             wakes: BinaryHeap::new(),
             guard: Guard::new(settings, Instant::now()),
+            shadow: None,
+            probation: None,
             no_calls_until: None,
             unavailable: 0,
             state: State::Starting,
+            paused: false,
             ledger: parts.ledger,
             status: parts.status,
             next_tick: Instant::now(),
@@ -195,6 +206,7 @@ impl Runner {
                 written = self.writer.next() => self.on_written(written),
                 committed = self.positions.committed() => self.on_committed(&committed),
                 room = entered(&mut self.room_awaited) => self.on_room(room),
+                compared = shadow::ended(&mut self.shadow) => self.on_shadow(compared),
                 () = tokio::time::sleep_until(wake) => self.on_time(Instant::now()),
                 Some(command) = self.commands.recv() => self.on_command(command).await,
                 event = self.source.next() => self.on_source(event).await,
@@ -208,6 +220,7 @@ impl Runner {
         self.follow_breaker(now);
         if matches!(self.state, State::Stopped(_) | State::Draining)
             || self.no_calls_until.is_some()
+            || self.paused
             || self.positions.is_far_ahead()
         {
             return;
@@ -220,6 +233,8 @@ impl Runner {
                 break;
             };
             self.queued.remove(&id);
+            // The other lanes of its partition are considered again when this one came through.
+            let id = self.in_order_of_trial(id, now);
             let Some(partition) = self.partitions.get_mut(&id.assignment) else {
                 continue;
             };
@@ -254,6 +269,9 @@ impl Runner {
                 self.leave_trial_room(id.assignment);
                 // Everything that waits is held: its time must be noted, or the lane sleeps on.
                 self.consider(id, now);
+                if on_trial {
+                    self.consider_all(id.assignment, now);
+                }
                 continue;
             }
             let work = match on_trial {
@@ -441,8 +459,15 @@ impl Runner {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.open_valves(now);
+            self.judge(now);
+            self.end_shadow_in_time(now);
             self.show(now);
         }
+    }
+
+    /// Whether a call could begin.
+    pub(super) fn has_ready_lanes(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Brings status, lag and gauges up to date.
@@ -497,11 +522,15 @@ impl Runner {
         ledger.instances = self.instances.count() as u64;
         ledger.memory_bytes = self.instances.memory();
         let mut status = self.status.lock();
-        status.state = self.state.clone();
+        status.state = match &self.state {
+            State::Running | State::Waiting(_) if self.paused => State::Paused,
+            state => state.clone(),
+        };
         status.partitions = shown;
         status.in_flight = ledger.in_flight.events;
         status.generation = self.generation.number;
         status.digest = self.generation.digest().clone();
+        status.probation = self.probation.is_some();
         status.alive_at = now;
     }
 
@@ -544,6 +573,7 @@ impl Runner {
         self.state = State::Draining;
         self.commands.close();
         self.room_awaited = None;
+        self.shadow = None;
         let names: Vec<_> = self.assignments.keys().cloned().collect();
         self.control.hold(&names);
         for id in self.partitions.keys().copied().collect::<Vec<_>>() {

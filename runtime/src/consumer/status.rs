@@ -17,6 +17,8 @@ pub enum State {
     Running,
     /// What its plugin needs is down; calls wait.
     Waiting(String),
+    /// An operator lets it stand.
+    Paused,
     /// Stopped by its plugin or by the broker, until someone acts.
     Stopped(String),
     Draining,
@@ -31,6 +33,7 @@ impl State {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Waiting(_) => "waiting",
+            Self::Paused => "paused",
             Self::Stopped(_) => "stopped",
             Self::Draining => "draining",
             Self::Ended => "ended",
@@ -78,6 +81,8 @@ pub struct Status {
     pub in_flight: usize,
     pub generation: u64,
     pub digest: Arc<str>,
+    /// Whether the generation has still to prove itself.
+    pub probation: bool,
     /// When its loop last came round: a long silence means that it is stuck.
     pub alive_at: Instant,
 }
@@ -98,6 +103,7 @@ pub fn starting(generation: u64, digest: Arc<str>) -> SharedStatus {
         in_flight: 0,
         generation,
         digest,
+        probation: false,
         alive_at: Instant::now(),
     }))
 }

@@ -9,22 +9,38 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::generation::Generation;
+use super::probation::Ended;
 use super::runner::Runner;
 use super::status::State;
 use crate::event::TopicPartition;
 use crate::plugin::Instance;
 
 impl Runner {
-    /// Calls are made with this generation from now on.
+    /// Calls are made with this generation from now on; how it proves itself is told.
     pub(super) fn swap(
         &mut self,
         generation: Arc<Generation>,
         first_instance: Option<Box<dyn Instance>>,
+        tell: oneshot::Sender<Ended>,
     ) {
         let now = Instant::now();
+        let before = self.trusted();
+        self.replace_probation();
+        self.take_over(generation, first_instance, now);
+        self.begin_probation(before, tell, now);
+    }
+
+    /// Another generation makes the calls from now on.
+    pub(super) fn take_over(
+        &mut self,
+        generation: Arc<Generation>,
+        first_instance: Option<Box<dyn Instance>>,
+        now: Instant,
+    ) {
         let settings = generation.settings.clone();
         self.instances
             .renew(settings.concurrency as usize, settings.limits.memory);
@@ -47,6 +63,7 @@ impl Runner {
         self.unavailable = 0;
         self.room_due = None;
         self.take_again(now);
+        self.begin_anew(now);
         self.follow_breaker(now);
         self.go_on(now);
         self.show(now);

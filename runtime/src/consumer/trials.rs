@@ -50,6 +50,23 @@ impl Runner {
         true
     }
 
+    /// The lane whose turn it is in place of one that is ready: on trial events go in the order of
+    /// their offsets, or next to each would be named by a commit of its own. Not while the breaker
+    /// tries single events: it chooses itself, and the first may be one that always fails.
+    pub(super) fn in_order_of_trial(&self, id: LaneId, now: Instant) -> LaneId {
+        if self.guard.is_probing() {
+            return id;
+        }
+        let partition = self.partitions.get(&id.assignment);
+        let on_trial = partition
+            .filter(|partition| partition.trial.is_some() && partition.trial_slot.is_none());
+        let first = on_trial.and_then(|partition| partition.first_slot(now));
+        LaneId {
+            slot: first.unwrap_or(id.slot),
+            ..id
+        }
+    }
+
     /// The room is free for one of the partitions that wait for it.
     pub(super) fn on_room(&mut self, room: Option<OwnedSemaphorePermit>) {
         self.room_awaited = None;
@@ -200,7 +217,7 @@ impl Runner {
         }
     }
 
-    fn consider_all(&mut self, assignment: u64, now: Instant) {
+    pub(super) fn consider_all(&mut self, assignment: u64, now: Instant) {
         let slots = self.partitions.get(&assignment).map_or(0, |p| p.slots());
         for slot in 0..slots {
             self.consider(LaneId { assignment, slot }, now);

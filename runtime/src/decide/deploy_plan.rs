@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::config::Consumer;
 
 /// A consumer and the digest of its plugin.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Version {
     pub settings: Arc<Consumer>,
     pub digest: Arc<str>,
@@ -110,6 +110,7 @@ fn swappable(old: &Consumer, new: &Consumer) -> Vec<&'static str> {
         ),
         ("rate", old.rate != new.rate),
         ("filter", old.filter != new.filter),
+        ("deploy", old.deploy != new.deploy),
     ];
     named(&differs)
 }
@@ -126,6 +127,7 @@ fn fixed(old: &Consumer, new: &Consumer) -> Vec<&'static str> {
         retry: _,
         circuit_breaker: _,
         rate: _,
+        deploy: _,
         filter: _,
         group,
         topics,
@@ -219,6 +221,7 @@ mod tests {
             ("retry", "retry = { max_attempts = 2 }"),
             ("circuit_breaker", "circuit_breaker = false"),
             ("rate", "rate = \"10/s\""),
+            ("deploy", "deploy = { probation = \"30s\" }"),
             ("filter", "filter = { key = [\"a*\"] }"),
         ] {
             assert_eq!(change_of(line, "a"), Change::Swap(vec![key]));

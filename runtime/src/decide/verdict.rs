@@ -30,6 +30,8 @@ pub enum Verdict {
     DeadLetter,
     /// It failed for good and there is no dead-letter topic: its partition halts at it.
     Halt,
+    /// It failed for good by the word of a version on probation: it waits for the judgement.
+    Keep,
     /// After backoff.
     Retry,
     /// As soon as its lane's turn comes; no attempt is counted.
@@ -40,6 +42,24 @@ impl Verdict {
     /// Whether the event is settled by its unit.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Take | Self::DeadLetter)
+    }
+}
+
+/// What becomes of an event that failed for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForGood {
+    DeadLetter,
+    Halt,
+    Keep,
+}
+
+impl ForGood {
+    fn verdict(self) -> Verdict {
+        match self {
+            Self::DeadLetter => Verdict::DeadLetter,
+            Self::Halt => Verdict::Halt,
+            Self::Keep => Verdict::Keep,
+        }
     }
 }
 
@@ -60,13 +80,13 @@ pub enum Plea {
 ///   the partition (or of the key) share, or `None` where it holds nobody.
 /// * `plea(index, coped)`: what becomes of an event that asks for a retry; `coped` says how many
 ///   events before it the plugin handled or rejected. Asked once an event, in order.
-/// * `dead_letters`: whether there is a topic for them.
+/// * `for_good`: what becomes of events that fail for good.
 pub fn verdicts(
     events: usize,
     said: impl Fn(usize) -> Said,
     scope: impl Fn(usize) -> Option<u64>,
     mut plea: impl FnMut(usize, usize) -> Plea,
-    dead_letters: bool,
+    for_good: ForGood,
 ) -> Vec<Verdict> {
     let mut cut: Vec<u64> = Vec::new();
     let mut halted = false;
@@ -82,10 +102,10 @@ pub fn verdicts(
             let verdict = match said {
                 Said::Handled => Verdict::Take,
                 Said::Unanswered => Verdict::Again,
-                Said::Reject => failed_for_good(dead_letters),
+                Said::Reject => for_good.verdict(),
                 Said::Retry => match plea(index, coped) {
                     Plea::Granted => Verdict::Retry,
-                    Plea::Exhausted => failed_for_good(dead_letters),
+                    Plea::Exhausted => for_good.verdict(),
                     Plea::Stays => Verdict::Again,
                 },
             };
@@ -99,28 +119,19 @@ pub fn verdicts(
         .collect()
 }
 
-/// What becomes of an event that failed for good.
-pub fn failed_for_good(dead_letters: bool) -> Verdict {
-    if dead_letters {
-        Verdict::DeadLetter
-    } else {
-        Verdict::Halt
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Said::*;
     use super::Verdict::*;
     use super::*;
 
-    fn decide(said: &[Said], scopes: &[Option<u64>], dead_letters: bool) -> Vec<Verdict> {
+    fn decide(said: &[Said], scopes: &[Option<u64>], for_good: ForGood) -> Vec<Verdict> {
         verdicts(
             said.len(),
             |index| said[index],
             |index| scopes[index],
             |_, _| Plea::Granted,
-            dead_letters,
+            for_good,
         )
     }
 
@@ -131,7 +142,7 @@ mod tests {
             decide(
                 &[Handled, super::Said::Retry, Handled, Reject],
                 &scopes,
-                true
+                ForGood::DeadLetter
             ),
             [Take, super::Verdict::Retry, Again, Again]
         );
@@ -144,7 +155,7 @@ mod tests {
             decide(
                 &[Handled, super::Said::Retry, Handled, Handled, Handled],
                 &scopes,
-                true
+                ForGood::DeadLetter
             ),
             [Take, super::Verdict::Retry, Take, Again, Take]
         );
@@ -153,7 +164,11 @@ mod tests {
     #[test]
     fn without_order_nothing_waits() {
         assert_eq!(
-            decide(&[super::Said::Retry, Handled, Reject], &[None; 3], true),
+            decide(
+                &[super::Said::Retry, Handled, Reject],
+                &[None; 3],
+                ForGood::DeadLetter
+            ),
             [super::Verdict::Retry, Take, DeadLetter]
         );
     }
@@ -163,7 +178,11 @@ mod tests {
     fn an_unanswered_event_cuts_as_a_retry_does() {
         let scopes = [Some(0); 3];
         assert_eq!(
-            decide(&[Handled, Unanswered, Unanswered], &scopes, true),
+            decide(
+                &[Handled, Unanswered, Unanswered],
+                &scopes,
+                ForGood::DeadLetter
+            ),
             [Take, Again, Again]
         );
     }
@@ -175,7 +194,7 @@ mod tests {
             |i| [super::Said::Retry, Handled][i],
             |_| Some(0),
             |_, _| Plea::Exhausted,
-            true,
+            ForGood::DeadLetter,
         );
         assert_eq!(found, [DeadLetter, Take]);
     }
@@ -193,7 +212,7 @@ mod tests {
                 asked.push((index, coped));
                 Plea::Stays
             },
-            true,
+            ForGood::DeadLetter,
         );
         assert_eq!(found, [Take, DeadLetter, Again, Again]);
         assert_eq!(asked, [(2, 2)]);
@@ -202,8 +221,18 @@ mod tests {
     #[test]
     fn without_a_dead_letter_topic_the_partition_halts_whatever_the_order() {
         assert_eq!(
-            decide(&[Handled, Reject, Handled], &[None; 3], false),
+            decide(&[Handled, Reject, Handled], &[None; 3], ForGood::Halt),
             [Take, Halt, Again]
+        );
+    }
+
+    /// What a version on probation rejects may be good: nothing behind it may overtake it.
+    #[test]
+    fn what_is_kept_cuts_as_a_retry_does() {
+        let scopes = [Some(1), Some(2), Some(1)];
+        assert_eq!(
+            decide(&[Reject, Handled, Handled], &scopes, ForGood::Keep),
+            [Keep, Take, Again]
         );
     }
 }

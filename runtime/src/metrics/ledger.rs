@@ -67,11 +67,13 @@ pub struct Ledger {
     pub(super) rebalances: [u64; 3],
     pub paused_for_backpressure: Duration,
     pub paused_for_breaker: Duration,
+    pub paused_for_operator: Duration,
     pub breaker: Phase,
     /// By [`Phase::ALL`].
     pub breaker_transitions: [u64; 3],
     pub deploys_ok: u64,
     pub deploys_failed: u64,
+    pub deploys_rolled_back: u64,
     pub log_entries_dropped: u64,
     pub call_duration: Histogram,
     pub processing: Histogram,
@@ -92,6 +94,10 @@ pub struct Ledger {
     pub memory_limit_bytes: u64,
     pub digest: Arc<str>,
     pub generation: u64,
+    /// What was done by hand and holds: `deploy`, `rollback`, `pause`.
+    pub overrides: Vec<String>,
+    /// Whether what runs is not what the configuration names.
+    pub drift: bool,
 }
 
 impl Ledger {
@@ -111,10 +117,12 @@ impl Ledger {
             rebalances: [0; 3],
             paused_for_backpressure: Duration::ZERO,
             paused_for_breaker: Duration::ZERO,
+            paused_for_operator: Duration::ZERO,
             breaker: Phase::Closed,
             breaker_transitions: [0; 3],
             deploys_ok: 0,
             deploys_failed: 0,
+            deploys_rolled_back: 0,
             log_entries_dropped: 0,
             call_duration: Histogram::new(DURATIONS),
             processing: Histogram::new(LATENCIES),
@@ -133,6 +141,8 @@ impl Ledger {
             memory_limit_bytes: 0,
             digest: "".into(),
             generation: 0,
+            overrides: Vec::new(),
+            drift: false,
         }
     }
 

@@ -319,7 +319,7 @@ fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
         },
     );
     type Results = fn(&Ledger) -> [u64; 2];
-    let results: [(&str, &str, Results); 3] = [
+    let results: [(&str, &str, Results); 2] = [
         (
             "plugin_instantiations_total",
             "Plugin instances started, by result.",
@@ -328,11 +328,6 @@ fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
         ("commits_total", "Commits of positions, by result.", |l| {
             [l.commits_ok, l.commits_failed]
         }),
-        (
-            "deploys_total",
-            "Plugin generations deployed, by result.",
-            |l| [l.deploys_ok, l.deploys_failed],
-        ),
     ];
     for (family, help, read) in results {
         out.counter(family, help, |add| {
@@ -343,6 +338,21 @@ fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
             });
         });
     }
+    out.counter(
+        "deploys_total",
+        "Plugin generations deployed, by result.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (result, count) in [
+                    ("ok", ledger.deploys_ok),
+                    ("failed", ledger.deploys_failed),
+                    ("rolled_back", ledger.deploys_rolled_back),
+                ] {
+                    add(&[("consumer", name), ("result", result)], count as f64);
+                }
+            });
+        },
+    );
     out.counter("retries_total", "Attempts made again.", |add| {
         each(ledgers, |name, ledger| {
             add(&[("consumer", name)], ledger.retries as f64)
@@ -362,8 +372,11 @@ fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
         "Partition-seconds for which fetching stood still, by reason.",
         |add| {
             each(ledgers, |name, ledger| {
-                let backpressure = ("backpressure", ledger.paused_for_backpressure);
-                for (reason, stood) in [backpressure, ("breaker", ledger.paused_for_breaker)] {
+                for (reason, stood) in [
+                    ("backpressure", ledger.paused_for_backpressure),
+                    ("breaker", ledger.paused_for_breaker),
+                    ("operator", ledger.paused_for_operator),
+                ] {
                     let labels = [("consumer", name), ("reason", reason)];
                     add(&labels, stood.as_secs_f64());
                 }
@@ -513,6 +526,27 @@ fn gauges(out: &mut Families, ledgers: &Ledgers<'_>) {
             });
         });
     }
+    out.gauge(
+        "override",
+        "What was done by hand and holds: 1 for deploy, rollback, pause.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for kind in &ledger.overrides {
+                    add(&[("consumer", name), ("kind", kind)], 1.0);
+                }
+            });
+        },
+    );
+    out.gauge(
+        "config_drift",
+        "Whether what runs is not what the configuration names.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                let drift = f64::from(u8::from(ledger.drift));
+                add(&[("consumer", name), ("kind", "plugin")], drift);
+            });
+        },
+    );
     out.gauge("plugin_info", "The generation that runs.", |add| {
         each(ledgers, |name, ledger| {
             let generation = ledger.generation.to_string();

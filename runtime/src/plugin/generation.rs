@@ -30,6 +30,7 @@ pub(super) struct WasmPlugin {
 }
 
 /// What all instances of a generation share.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) host: Arc<Host>,
     pub(super) pre: InstancePre<State>,
@@ -37,7 +38,7 @@ pub(super) struct Shared {
     pub(super) info: PluginInfo,
     pub(super) identity: Arc<Identity>,
     pub(super) log_budget: Arc<LogBudget>,
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<Settings>,
 }
 
 /// What the consumer's configuration says to its plugin.
@@ -160,7 +161,11 @@ impl WasmPlugin {
             Limiter::new(shared.settings.memory, Arc::clone(&host.memory)),
             Arc::clone(&shared.identity),
             journal,
-            Arc::clone(&host.hooks.custom_metrics),
+            match shared.identity.shadow {
+                false => Arc::clone(&host.hooks.custom_metrics),
+                // What it reports would count each event twice.
+                true => Arc::default(),
+            },
         );
         let mut store = Store::new(&host.engine, state);
         store.limiter(|state| &mut state.limiter);
@@ -191,6 +196,19 @@ impl Plugin for WasmPlugin {
 
     fn info(&self) -> &PluginInfo {
         &self.shared.info
+    }
+
+    fn in_shadow(&self) -> Option<Arc<dyn Plugin>> {
+        let identity = Identity {
+            consumer: Arc::clone(&self.shared.identity.consumer),
+            generation: self.shared.identity.generation,
+            digest: Arc::clone(&self.shared.identity.digest),
+            shadow: true,
+        };
+        Some(Arc::new(Self::new(Shared {
+            identity: Arc::new(identity),
+            ..Shared::clone(&self.shared)
+        })))
     }
 }
 

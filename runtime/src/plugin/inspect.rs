@@ -91,7 +91,7 @@ pub fn check_component(path: &Path, bytes: &[u8]) -> Result<Inspection, LoadErro
 ///
 /// # Errors
 /// The file is missing, unreadable or too large.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => LoadError::Missing { path: path.into() },
         _ => LoadError::Unreadable {
@@ -115,7 +115,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 }
 
 /// 64 hexadecimal digits.
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 

@@ -61,9 +61,10 @@ impl Host {
                 consumer: Arc::clone(&consumer.name),
                 generation,
                 digest,
+                shadow: false,
             }),
             log_budget: budget_of(&mut self.log_budgets.lock(), &consumer.name),
-            settings: Settings::of(self, consumer),
+            settings: Arc::new(Settings::of(self, consumer)),
         });
         plugin.try_out().await.map_err(|error| match error {
             TryOut::Mismatch(detail) => LoadError::Mismatch {

@@ -47,6 +47,12 @@ pub trait Plugin: Send + Sync {
 
     /// What is known of the component.
     fn info(&self) -> &PluginInfo;
+
+    /// The same for instances whose work counts for nothing: what they report is thrown away, and
+    /// they do nothing elsewhere. `None` where that cannot be.
+    fn in_shadow(&self) -> Option<Arc<dyn Plugin>> {
+        None
+    }
 }
 
 /// What is known of a loaded component.

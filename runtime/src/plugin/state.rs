@@ -24,6 +24,8 @@ pub(super) struct Identity {
     pub(super) consumer: Arc<str>,
     pub(super) generation: u64,
     pub(super) digest: Arc<str>,
+    /// Whether what it does counts for nothing.
+    pub(super) shadow: bool,
 }
 
 /// The data of a store.

@@ -29,6 +29,7 @@ fn shown() -> BTreeSet<String> {
             .insert(TopicPartition::new("t", 0), Lag::default());
         ledger.lag_seconds.insert(topic.clone(), 0.0);
         ledger.last_settled.insert(topic.clone(), 0.0);
+        ledger.overrides.push("pause".to_owned());
     }
     metrics.violated("I4");
     let probe = Probe {

@@ -164,6 +164,7 @@ pub fn consumer(name: &str, config: &str) -> config::Consumer {
         },
         circuit_breaker: None,
         rate: None,
+        deploy: config::Deploy::default(),
         dead_letter: None,
         config: config.into(),
         outputs: vec![output("default"), output("alerts")],

@@ -60,11 +60,8 @@ impl Incarnation {
         let metrics = Metrics::new();
         let digest: Arc<str> = "sha256:00".into();
         let status = status::starting(1, digest);
-        let generation = Arc::new(Generation {
-            number: 1,
-            plugin: Arc::new(plugin.for_life(life, world.clone(), status.clone())),
-            settings: scenario.settings.clone(),
-        });
+        let plugin = Arc::new(plugin.for_life(life, world.clone(), status.clone()));
+        let generation = Arc::new(Generation::new(1, plugin, scenario.settings.clone()));
         let ledger = metrics.ledger(&scenario.settings.name);
         let runner = Runner::new(Parts {
             status: status.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream::config::{
-    Batch, CircuitBreaker, CommitCadence, Consumer, DeadLetter, Delivery, InFlight, Limits,
+    Batch, CircuitBreaker, CommitCadence, Consumer, DeadLetter, Delivery, Deploy, InFlight, Limits,
     OnLostPosition, Ordering, Output, PluginSource, Rate, Retry, Start, TopicPattern,
 };
 use millstream::decide::admission::Budget;
@@ -250,6 +250,7 @@ fn settings(
             open_for: Duration::from_millis(random.u64(5..80)),
             probes: random.u32(1..4),
         }),
+        deploy: Deploy::default(),
         rate: (random.f64() < 0.2).then(|| Rate {
             events: random.u32(200..5_000),
             per: Duration::from_secs(1),

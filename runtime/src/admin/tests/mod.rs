@@ -170,8 +170,14 @@ impl Operator for One {
         })
     }
 
-    fn reload(&self) -> BoxFuture<'_, Result<ReloadReport, NotDone>> {
-        Box::pin(async { Err(NotDone::Refused("line 3 is wrong".to_owned())) })
+    fn grant(&self, wish: Wish) -> BoxFuture<'_, Result<ReloadReport, NotDone>> {
+        Box::pin(async move {
+            match wish {
+                Wish::Pause(consumer) if consumer != "enrich" => Err(NotDone::UnknownConsumer),
+                Wish::Pause(_) => Ok(ReloadReport::default()),
+                _ => Err(NotDone::Refused("line 3 is wrong".to_owned())),
+            }
+        })
     }
 }
 

@@ -172,6 +172,22 @@ impl Remote {
         Ok(())
     }
 
+    /// Asks the runtime to do something with a consumer: `act` is the last segment of the path.
+    ///
+    /// # Errors
+    /// `Refused` with the runtime's reason.
+    pub async fn operate<T: DeserializeOwned>(
+        &self,
+        consumer: &str,
+        act: &str,
+        wish: &impl serde::Serialize,
+    ) -> Result<T, BrokerError> {
+        let path = format!("/api/v1/consumers/{}/{act}", segment(consumer));
+        let body = Body::Json(encode(wish)?);
+        let answer = self.call(Method::Post, path, body).await?;
+        decode(&answer.body)
+    }
+
     async fn call(&self, method: Method, path: String, body: Body) -> Result<Answer, Failed> {
         let remote = self.clone();
         let called =

@@ -10,7 +10,9 @@ use super::super::problem::{Place, Problem};
 use super::super::resolved::{Consumer, Delivery, OnLostPosition, Ordering, Runtime, TopicPattern};
 use super::super::section::Section;
 use super::super::written::{Table, Value};
-use super::{breaker, budget, config, filter, later, limits, names, outputs, plugin, retry, start};
+use super::{
+    breaker, budget, config, deploy, filter, later, limits, names, outputs, plugin, retry, start,
+};
 
 /// A consumer and where it says what; to be checked against the others.
 pub struct Draft {
@@ -56,6 +58,7 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
     let retry = retry::retry(section.section("retry"));
     let circuit_breaker = breaker::circuit_breaker(&mut section);
     let rate = breaker::rate(&mut section);
+    let deploy = deploy::deploy(&mut section);
     let (dead_letter, dead_letter_place) = outputs::dead_letter(&mut section);
     let config = config::config(&mut section);
     let (outputs, output_places) = outputs::outputs(&mut section);
@@ -97,6 +100,7 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
             retry,
             circuit_breaker,
             rate,
+            deploy,
             dead_letter,
             config,
             outputs,

@@ -2,17 +2,12 @@
 //!
 //! Accepting one in silence would promise a protection that is not there.
 
-use std::time::Duration;
-
 use super::super::section::Section;
 use super::super::written::Value;
 use super::secret;
 
-const DAY: Duration = Duration::from_secs(86_400);
-
 /// Checks all of them in a consumer.
 pub fn later(consumer: &mut Section<'_>) {
-    deploy(consumer);
     capabilities(consumer);
     secrets(consumer);
     consumer.texts("previous_names", "a list of names");
@@ -25,16 +20,6 @@ pub fn later(consumer: &mut Section<'_>) {
         ("deduplicate", "deduplication"),
         ("priority", "priorities"),
     ]);
-}
-
-fn deploy(consumer: &mut Section<'_>) {
-    let mut section = consumer.section("deploy");
-    section.integer("shadow", 0..=1_000_000);
-    section.duration("probation", Duration::ZERO..=DAY);
-    section.number("max_failure_ratio", 0.0..=1.0);
-    section.integer("state_version", 0..=u64::from(u32::MAX));
-    section.finish();
-    refuse(consumer, "deploy", "shadow run or probation");
 }
 
 fn capabilities(consumer: &mut Section<'_>) {

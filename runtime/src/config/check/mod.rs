@@ -13,6 +13,7 @@ mod budget;
 mod config;
 mod consumer;
 mod crossing;
+mod deploy;
 mod filter;
 mod later;
 mod limits;

@@ -53,7 +53,7 @@ pub struct Consumer {
     pub dead_letter: Option<DeadLetter>,
     /// The most events that are given to the plugin, such as "5000/s", "300/m" or "10/h".
     pub rate: Option<String>,
-    /// Not supported by this version. How a new plugin is tried before it takes over.
+    /// How another version of the plugin is tried before it is trusted.
     pub deploy: Option<Deploy>,
     /// What the plugin is granted beyond computing; this version grants nothing.
     pub capabilities: Option<Capabilities>,
@@ -266,17 +266,21 @@ pub struct DeadLetter {
     pub max_ratio: Option<Or<f64>>,
 }
 
-/// Not supported by this version. How a new plugin is tried before it takes over.
+/// How another version of the plugin is tried before it is trusted.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Deploy {
-    /// Events that a new plugin is tried on beside the old one.
+    /// Live events that the new version handles beside the old one; its outputs are thrown away.
+    #[schemars(extend("default" = 0))]
     pub shadow: Option<Or<u32>>,
-    /// How long a new plugin is on trial.
+    /// How long events that the new version fails wait for its proof, or for the old version.
+    #[schemars(extend("default" = "0s"))]
     pub probation: Option<Duration>,
-    /// The old plugin comes back when a larger part of the events fails.
+    /// The old version takes over again when a larger part of the events failed.
+    #[schemars(extend("default" = 0.1, "minimum" = 0, "maximum" = 1))]
     pub max_failure_ratio: Option<Or<f64>>,
-    /// The version of the state that the plugin keeps.
+    /// Which form of the plugin's state it reads and writes; no way leads back to another one.
+    #[schemars(extend("default" = 1))]
     pub state_version: Option<Or<u32>>,
 }
 

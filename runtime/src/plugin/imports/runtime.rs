@@ -10,8 +10,7 @@ impl Host for State {
             "consumer" => Some(self.identity.consumer.to_string()),
             "generation" => Some(self.identity.generation.to_string()),
             "plugin.digest" => Some(self.identity.digest.to_string()),
-            // Outputs and writes of this version always go somewhere.
-            "shadow" => Some("false".to_owned()),
+            "shadow" => Some(self.identity.shadow.to_string()),
             _ => None,
         }
     }
