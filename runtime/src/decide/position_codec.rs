@@ -181,6 +181,9 @@ fn decode(next: u64, mut bytes: &[u8]) -> Option<Vec<Range<u64>>> {
                 for index in 0..8 {
                     let end = at.checked_add(1)?;
                     if byte & 1 << index != 0 {
+                        if end >= FARTHEST {
+                            return None;
+                        }
                         push(at, end);
                     }
                     at = end;
@@ -284,6 +287,16 @@ mod tests {
         assert_eq!(kept.watch, sparse.watch);
         assert!(!kept.above.is_empty());
         assert_eq!(kept.above[..], sparse.above[..kept.above.len()]);
+    }
+
+    /// No run of ours is longer than its token can say: what others wrote there would be written
+    /// back as another range.
+    #[test]
+    fn ranges_past_any_offset_are_not_ours() {
+        let next = FARTHEST - 88;
+        let far = format!("{PREFIX}FxQAAAAAAAAA////");
+        assert_eq!(decode_above(next, &far), Progress::at(next));
+        assert!(!decode_above(7, &far).above.is_empty());
     }
 
     proptest! {

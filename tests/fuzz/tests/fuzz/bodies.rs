@@ -39,7 +39,7 @@ fn json_lines_are_read_whole_or_refused_by_line() {
     let corpus = LINES.iter().map(|line| line.as_bytes().to_vec()).collect();
     let inputs = mutated(corpus, WORDS);
     let topic: Arc<str> = "orders".into();
-    fuzz("JSON lines", 20_000, &inputs, |body| {
+    fuzz("JSON lines", 5_000, &inputs, |body| {
         let read = lines(&body, |event, records| {
             event.push_to(records, &topic, None);
             Ok(())
@@ -96,7 +96,7 @@ fn headers_of_a_request_become_those_of_its_event() {
     );
     let inputs = (vec((name, value), 0..6), prop::option::of("[a-z]{0,4}"));
     let topic: Arc<str> = "orders".into();
-    fuzz("request headers", 10_000, &inputs, |(sent, key)| {
+    fuzz("request headers", 3_000, &inputs, |(sent, key)| {
         let mut map = HeaderMap::new();
         for (name, value) in &sent {
             let value = HeaderValue::from_bytes(value);

@@ -80,7 +80,7 @@ fn derived_events_carry_what_they_must_and_nothing_forged() {
         edit,
         any::<bool>(),
     );
-    fuzz("headers", 5_000, &inputs, |(source, own, edit, changed)| {
+    fuzz("headers", 2_000, &inputs, |(source, own, edit, changed)| {
         // Others are refused before: see the outcomes.
         let own: Vec<Header> = match edit {
             HeaderEdit::Keep => vec![],

@@ -87,7 +87,7 @@ fn batches_are_read_or_refused() {
         95..115_u64,
         0..200_usize,
     );
-    fuzz("batches", 20_000, &inputs, |(value, seal, from, bytes)| {
+    fuzz("batches", 10_000, &inputs, |(value, seal, from, bytes)| {
         let value = if seal { sealed(value) } else { value };
         let Some((block, next)) = read(&value, ALL) else {
             return Ok(());
@@ -133,7 +133,7 @@ fn answers_are_read_or_refused() {
     let corpus = [(1, 1), (20, 1), (20, 3), (0, 1)]
         .map(|(count, partitions)| answer_codec::encode(7, 9, &places(count, partitions)));
     let inputs = mutated(corpus.to_vec(), NUMBERS);
-    fuzz("answers", 20_000, &inputs, |value| {
+    fuzz("answers", 10_000, &inputs, |value| {
         let Ok((time, digest, rest)) = answer_codec::split(&value) else {
             return Ok(());
         };
