@@ -20,6 +20,8 @@ RUNS ?= 3
 RECORD ?=
 # Seeds of the simulation: `make sim SEEDS=100000`.
 SEEDS ?= 20000
+# Executions of each target that is fuzzed: `make fuzz EXECUTIONS=100000`.
+EXECUTIONS ?= 1000000
 # Rounds of faults on a cluster, their seed, and one guarantee instead of all:
 # `make faults ROUNDS=10 SEED=7 DELIVERY=exactly-once`.
 ROUNDS ?=
@@ -28,7 +30,7 @@ DELIVERY ?=
 # How long a soak lasts: `make soak MINUTES=5`.
 MINUTES ?= 30
 
-.PHONY: help setup plugins build run test sim faults soak lint style bench clean
+.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -74,6 +76,11 @@ test: style plugins ## every lint and test; those against a real Kafka where Jav
 # `--workspace` everywhere: a package alone is built from dependencies with other features, anew.
 sim: setup ## more seeds of the simulation (SEEDS=)
 	SEEDS=$(SEEDS) $(CARGO) test --workspace --test seeds
+
+# Optimized, with the checks of a debug build: an overflow is a find.
+fuzz: export CARGO_PROFILE_DEV_OPT_LEVEL := 3
+fuzz: setup ## what comes from outside, mutated, a million times each (EXECUTIONS=)
+	FUZZ_EXECUTIONS=$(EXECUTIONS) $(CARGO) test --workspace --test fuzz -- --nocapture --test-threads 1
 
 faults: plugins ## the long tests of faults, on the embedded broker and on Kafka (ROUNDS=, SEED=, DELIVERY=)
 	$(CARGO) build --workspace --bins --tests

@@ -10,7 +10,7 @@ pub mod answer;
 mod api;
 mod budget;
 pub mod door;
-mod produce;
+pub mod produce;
 mod read;
 pub mod report;
 mod server;

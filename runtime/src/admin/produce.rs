@@ -34,9 +34,9 @@ const LINES_NAMED: usize = 100;
 /// The query of `POST /topics/{topic}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Params {
-    key: Option<String>,
-    partition: Option<u32>,
+pub struct Params {
+    pub key: Option<String>,
+    pub partition: Option<u32>,
 }
 
 /// `POST /topics/{topic}`.
@@ -134,7 +134,10 @@ fn is_ndjson(headers: &HeaderMap) -> bool {
 }
 
 /// The one event of a request: the body is its value.
-fn single(
+///
+/// # Errors
+/// A header cannot be an event's.
+pub fn single(
     topic: &Arc<str>,
     params: &Params,
     headers: &HeaderMap,
@@ -188,7 +191,10 @@ fn single(
 }
 
 /// Reads all lines, or names each that is not an event; empty lines are passed over.
-fn lines(
+///
+/// # Errors
+/// Lines that are no events, or that `add` refuses; the first of them are named.
+pub fn lines(
     body: &[u8],
     mut add: impl FnMut(&JsonEvent, &mut Records) -> Result<(), String>,
 ) -> Result<Records, Refused> {

@@ -180,13 +180,16 @@ fn consumer(consumer: &Consumer) -> Value {
             "max_age": show_duration(retry.max_age),
         },
         "config": plugin_config(&consumer.config),
-        "outputs": outputs(consumer),
         "on_lost_position": match consumer.on_lost_position {
             OnLostPosition::Stop => "stop",
             OnLostPosition::Beginning => "beginning",
             OnLostPosition::End => "end",
         },
     });
+    // Written out, a table without entries would be refused.
+    if !consumer.outputs.is_empty() {
+        value["outputs"] = outputs(consumer);
+    }
     if let Some(start) = consumer.start {
         value["start"] = match start {
             Start::Beginning => "beginning".into(),

@@ -33,6 +33,9 @@ pub const ADMISSION_LIMIT: usize = 2048;
 /// A run is worth a token of its own from this length on; shorter ones go into bitmaps.
 const RUN: u64 = 24;
 
+/// Ranges end below this: no broker counts so far, and a longer run would not fit its token.
+const FARTHEST: u64 = 1 << 61;
+
 /// The longest form of a watch.
 const WATCH_BYTES: usize = 4 + 2 * 10 + 2 * 20;
 
@@ -78,6 +81,8 @@ pub fn decode_above(next: u64, metadata: &str) -> Progress {
         .decode(ranges)
         .ok()
         .and_then(|bytes| decode(next, &bytes))
+        // A range that begins at `next` would have raised it: nobody of us wrote that.
+        .filter(|above| above.first().is_none_or(|first| first.start > next))
         .unwrap_or_default();
     Progress { next, above, watch }
 }
@@ -163,7 +168,7 @@ fn decode(next: u64, mut bytes: &[u8]) -> Option<Vec<Range<u64>>> {
         let token = read_varint(&mut bytes)?;
         if token & 1 == 0 {
             let length = token >> 2;
-            let end = at.checked_add(length)?;
+            let end = at.checked_add(length).filter(|end| *end < FARTHEST)?;
             if token & 2 != 0 && length > 0 {
                 push(at, end);
             }
@@ -176,6 +181,9 @@ fn decode(next: u64, mut bytes: &[u8]) -> Option<Vec<Range<u64>>> {
                 for index in 0..8 {
                     let end = at.checked_add(1)?;
                     if byte & 1 << index != 0 {
+                        if end >= FARTHEST {
+                            return None;
+                        }
                         push(at, end);
                     }
                     at = end;
@@ -247,6 +255,8 @@ mod tests {
             "ms1:.1.1",
             "ms1:.1.1.5.-1",
             "ms1:.9999999999.1.5.1",
+            // A run of one settled offset at the position itself.
+            "ms1:Bg",
         ] {
             assert_eq!(decode_above(7, text), Progress::at(7), "{text}");
         }
@@ -277,6 +287,16 @@ mod tests {
         assert_eq!(kept.watch, sparse.watch);
         assert!(!kept.above.is_empty());
         assert_eq!(kept.above[..], sparse.above[..kept.above.len()]);
+    }
+
+    /// No run of ours is longer than its token can say: what others wrote there would be written
+    /// back as another range.
+    #[test]
+    fn ranges_past_any_offset_are_not_ours() {
+        let next = FARTHEST - 88;
+        let far = format!("{PREFIX}FxQAAAAAAAAA////");
+        assert_eq!(decode_above(next, &far), Progress::at(next));
+        assert!(!decode_above(7, &far).above.is_empty());
     }
 
     proptest! {

@@ -9,20 +9,23 @@
 //! ```
 //!
 //! A compiled component is machine code: who can write here runs code in the host. So the folder
-//! is private to the user, and an entry is loaded only if it is a plain file that belongs to this
-//! user, that nobody else may write, and whose header fits. Anything else is compiled anew and
-//! overwritten. The checksum finds damage; it is ownership that keeps strangers out.
+//! is private to the user, no stranger may put another one in its place, and an entry is loaded only
+//! if it is a plain file that belongs to this user, that nobody else may write, and whose header
+//! fits. Anything else is compiled anew and overwritten. The checksum finds damage; it is ownership
+//! that keeps strangers out.
+//!
+//! The folder is opened once for each use, and its entries by what was opened: whoever exchanges a
+//! name between a check and a use exchanges nothing.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::hash::{Hash as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -70,7 +73,7 @@ impl Cache {
             Ok(bytes) => bytes,
             Err(Refusal::Absent) => return Found::Nothing(CacheResult::Miss),
             Err(Refusal::Rejected(reason)) => {
-                let entry = self.entry(digest);
+                let entry = self.folder.join(self.entry(digest));
                 tracing::warn!(entry = %entry.display(), %reason, "a cached plugin is not loaded; it is compiled anew");
                 return Found::Nothing(CacheResult::Rejected);
             }
@@ -96,16 +99,19 @@ impl Cache {
     /// # Errors
     /// The folder is not private or not writable; the component works all the same.
     pub(super) fn store(&self, digest: &str, component: &Component) -> io::Result<()> {
-        self.prepare()?;
+        let folder = self.prepare()?;
         let payload = component.serialize().map_err(io::Error::other)?;
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
-        let draft = self.folder.join(format!(".draft-{process}-{number}"));
-        let written = self.write(&draft, digest, &payload);
-        let stored = written.and_then(|()| fs::rename(&draft, self.entry(digest)));
+        let draft = format!(".draft-{process}-{number}");
+        let written = self.write(&folder, &draft, digest, &payload);
+        let stored = written.and_then(|()| {
+            let entry = self.entry(digest);
+            Ok(rustix::fs::renameat(&folder, &draft, &folder, entry)?)
+        });
         if stored.is_err() {
-            let _ = fs::remove_file(&draft);
+            let _ = rustix::fs::unlinkat(&folder, &draft, AtFlags::empty());
         }
         stored.and_then(|()| self.sweep())
     }
@@ -141,12 +147,10 @@ impl Cache {
         Ok(())
     }
 
-    fn write(&self, draft: &Path, digest: &str, payload: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(draft)?;
+    fn write(&self, folder: &File, draft: &str, digest: &str, payload: &[u8]) -> io::Result<()> {
+        let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let mut file: File = rustix::fs::openat(folder, draft, new | OFlags::CLOEXEC, mode)?.into();
         file.write_all(&self.header(digest, payload))?;
         file.write_all(payload)?;
         file.sync_all()
@@ -165,51 +169,70 @@ impl Cache {
         format!("{digest}-{:016x}", self.compatibility)
     }
 
-    fn entry(&self, digest: &str) -> PathBuf {
-        self.folder.join(format!("{}.compiled", self.key(digest)))
+    /// The name of an entry in the folder.
+    fn entry(&self, digest: &str) -> String {
+        format!("{}.compiled", self.key(digest))
     }
 
-    fn prepare(&self) -> io::Result<()> {
+    fn prepare(&self) -> io::Result<File> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.folder)?;
-        self.check_folder().map_err(|refusal| match refusal {
+        self.open_folder().map_err(|refusal| match refusal {
             Refusal::Absent => io::Error::from(io::ErrorKind::NotFound),
             Refusal::Rejected(reason) => io::Error::other(reason),
         })
     }
 
-    /// The folder is ours; if others had access, they lose it. Their files stay strangers by owner.
-    fn check_folder(&self) -> Result<(), Refusal> {
-        let metadata = fs::metadata(&self.folder)?;
+    /// The folder, once it is known to be ours; if others had access, they lose it. Their files
+    /// stay strangers by owner.
+    fn open_folder(&self) -> Result<File, Refusal> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&self.folder, flags, Mode::empty());
+        let folder: File = folder.map_err(io::Error::from)?.into();
+        let metadata = folder.metadata()?;
         if metadata.uid() != user() {
             return Err(Refusal::Rejected(
                 "its folder belongs to another user".into(),
             ));
         }
         if metadata.mode() & 0o077 != 0 {
-            fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
+            folder.set_permissions(fs::Permissions::from_mode(0o700))?;
         }
-        Ok(())
+        for above in fs::canonicalize(&self.folder)?.ancestors().skip(1) {
+            if others_may_exchange(&fs::metadata(above)?) {
+                return Err(Refusal::Rejected(format!(
+                    "other users may put a folder of theirs in the place of its own: {} is theirs \
+                     or open to them",
+                    above.display()
+                )));
+            }
+        }
+        Ok(folder)
     }
 
     fn read(&self, digest: &str) -> Result<Vec<u8>, Refusal> {
-        self.check_folder()?;
-        let path = self.entry(digest);
-        // A link could lead to a file whose owner is right and whose content is not ours.
-        if !fs::symlink_metadata(&path)?.is_file() {
+        let folder = self.open_folder()?;
+        // A link could lead to a file whose owner is right and whose content is not ours. A pipe
+        // must not be waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&folder, self.entry(digest), flags, Mode::empty());
+        let mut file: File = opened.map_err(io::Error::from)?.into();
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(Refusal::Rejected("it is not a plain file".into()));
         }
-        let file = File::open(&path)?;
-        let metadata = file.metadata()?;
         if metadata.uid() != user() || metadata.mode() & 0o077 != 0 || metadata.nlink() != 1 {
             return Err(Refusal::Rejected(
                 "others than this user own it or have access to it".into(),
             ));
         }
+        if metadata.len() > MAX_ENTRY {
+            return Err(Refusal::Rejected("it is larger than any entry".into()));
+        }
         let mut bytes = Vec::new();
-        file.take(MAX_ENTRY).read_to_end(&mut bytes)?;
+        (&mut file).take(MAX_ENTRY).read_to_end(&mut bytes)?;
         let Some((header, payload)) = bytes.split_at_checked(HEADER) else {
             return Err(Refusal::Rejected("it is shorter than its header".into()));
         };
@@ -220,6 +243,14 @@ impl Cache {
         }
         Ok(bytes)
     }
+}
+
+/// Whether users other than this one and root may rename what lies in a folder. One that is sticky,
+/// such as /tmp, lets each rename their own alone. A group that may write is the operator's choice.
+fn others_may_exchange(folder: &Metadata) -> bool {
+    let stranger = folder.uid() != user() && folder.uid() != 0;
+    let open = folder.mode() & 0o002 != 0 && folder.mode() & 0o1000 == 0;
+    stranger || open
 }
 
 /// Why an entry is not loaded.
@@ -244,144 +275,4 @@ fn user() -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DIGEST: &str = "00";
-    const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
-
-    struct Setup {
-        _folder: tempfile::TempDir,
-        engine: Engine,
-        cache: Cache,
-    }
-
-    fn stored() -> Setup {
-        let folder = tempfile::tempdir().unwrap();
-        let engine = Engine::default();
-        let cache = Cache::new(&folder.path().join("cache"), &engine);
-        let component = Component::new(&engine, EMPTY_COMPONENT).unwrap();
-        cache.store(DIGEST, &component).unwrap();
-        Setup {
-            _folder: folder,
-            engine,
-            cache,
-        }
-    }
-
-    impl Setup {
-        fn load(&self) -> &'static str {
-            match self.cache.load(&self.engine, DIGEST) {
-                Found::Hit(_) => "hit",
-                Found::Nothing(result) => result.as_str(),
-            }
-        }
-    }
-
-    #[test]
-    fn what_was_stored_is_found_and_private() {
-        let setup = stored();
-        assert_eq!(setup.load(), "hit");
-        let entry = fs::metadata(setup.cache.entry(DIGEST)).unwrap();
-        let folder = fs::metadata(&setup.cache.folder).unwrap();
-        assert_eq!(entry.mode() & 0o777, 0o600);
-        assert_eq!(folder.mode() & 0o777, 0o700);
-        let files = fs::read_dir(&setup.cache.folder).unwrap().count();
-        assert_eq!(files, 1, "no draft stays behind");
-        assert!(matches!(
-            setup.cache.load(&setup.engine, "11"),
-            Found::Nothing(CacheResult::Miss)
-        ));
-    }
-
-    /// Half-written or rotten machine code would crash the host.
-    #[test]
-    fn every_damaged_byte_is_noticed() {
-        let setup = stored();
-        let path = setup.cache.entry(DIGEST);
-        let good = fs::read(&path).unwrap();
-        for at in [0, 9, 41, 50, HEADER, good.len() - 1] {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            fs::write(&path, &bad).unwrap();
-            assert_eq!(setup.load(), "rejected", "byte {at}");
-        }
-        for length in [0, 10, HEADER, good.len() - 1] {
-            fs::write(&path, &good[..length]).unwrap();
-            assert_eq!(setup.load(), "rejected", "length {length}");
-        }
-    }
-
-    /// Machine code that others could have put there must never run.
-    #[test]
-    fn planted_entries_are_not_loaded() {
-        let setup = stored();
-        let path = setup.cache.entry(DIGEST);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(setup.load(), "rejected");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(setup.load(), "hit");
-
-        let elsewhere = setup.cache.folder.join("elsewhere");
-        fs::rename(&path, &elsewhere).unwrap();
-        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
-        assert_eq!(setup.load(), "rejected");
-        fs::remove_file(&path).unwrap();
-
-        // Under another component's name: its code would run with that component's grants.
-        fs::rename(&elsewhere, setup.cache.entry("11")).unwrap();
-        assert!(matches!(
-            setup.cache.load(&setup.engine, "11"),
-            Found::Nothing(CacheResult::Rejected)
-        ));
-    }
-
-    /// Code of another engine or other options must not be found under this engine's name.
-    #[test]
-    fn another_engine_has_other_entries() {
-        let setup = stored();
-        let mut config = wasmtime::Config::new();
-        config.epoch_interruption(true);
-        let engine = Engine::new(&config).unwrap();
-        let other = Cache::new(&setup.cache.folder, &engine);
-        assert!(matches!(
-            other.load(&engine, DIGEST),
-            Found::Nothing(CacheResult::Miss)
-        ));
-    }
-
-    /// Every build of a plugin leaves an entry; without a sweep the folder grows for ever.
-    #[test]
-    fn old_entries_and_drafts_are_swept() {
-        let setup = stored();
-        let folder = &setup.cache.folder;
-        let age = |name: &str, hours: u64| {
-            let path = folder.join(name);
-            let file = File::create(&path).unwrap();
-            let now = fs::metadata(&path).unwrap().modified().unwrap();
-            file.set_modified(now - Duration::from_secs(hours * 3_600))
-                .unwrap();
-        };
-        for number in 0..200 {
-            age(&format!("{number:03}.compiled"), number + 1);
-        }
-        age(".draft-1-1", 2);
-        age(".draft-1-2", 0);
-        age("a note of the user", 10_000);
-        setup.cache.sweep().unwrap();
-        assert_eq!(setup.load(), "hit");
-        assert!(folder.join("126.compiled").exists() && !folder.join("127.compiled").exists());
-        assert!(!folder.join(".draft-1-1").exists() && folder.join(".draft-1-2").exists());
-        assert!(folder.join("a note of the user").exists());
-    }
-
-    /// A folder that others may write is taken back before anything is read from it.
-    #[test]
-    fn an_open_folder_is_closed() {
-        let setup = stored();
-        fs::set_permissions(&setup.cache.folder, fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(setup.load(), "hit");
-        let mode = fs::metadata(&setup.cache.folder).unwrap().mode();
-        assert_eq!(mode & 0o777, 0o700);
-    }
-}
+mod tests;

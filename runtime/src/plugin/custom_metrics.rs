@@ -11,6 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::proto;
 
+use super::journal::cut;
+
 /// Series that one consumer may have.
 const MAX_SERIES: usize = 100;
 const MAX_LABELS: usize = 8;
@@ -18,6 +20,8 @@ const MAX_NAME: usize = 64;
 const MAX_VALUE: usize = 128;
 const MAX_HELP: usize = 256;
 const MAX_BOUNDS: usize = 32;
+/// Bytes of the text that says why a declaration is refused; a name in it may be of any length.
+const MAX_REFUSAL: usize = 1 << 10;
 
 /// What a series does with a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +120,13 @@ impl CustomMetrics {
             mut labels,
             bounds,
         } = declaration;
-        check(instrument, &name, &labels, &bounds)?;
+        check(instrument, &name, &labels, &bounds)
+            .map_err(|text| cut(&text, MAX_REFUSAL).to_owned())?;
         labels.sort();
         if labels.windows(2).any(|pair| pair[0].0 == pair[1].0) {
             return Err(format!("metric {name} names a label twice"));
         }
-        help.truncate(super::journal::cut(&help, MAX_HELP).len());
+        help.truncate(cut(&help, MAX_HELP).len());
         let key = Key {
             consumer: Arc::clone(consumer),
             labels,
@@ -177,7 +182,8 @@ fn check(
 ) -> Result<(), String> {
     if !is_name(name) {
         return Err(format!(
-            "a metric's name is [a-zA-Z_][a-zA-Z0-9_]*, up to {MAX_NAME} bytes, not {name:?}"
+            "a metric's name is [a-zA-Z_][a-zA-Z0-9_]*, up to {MAX_NAME} bytes, not {:?}",
+            cut(name, MAX_REFUSAL)
         ));
     }
     if labels.len() > MAX_LABELS {
@@ -186,6 +192,7 @@ fn check(
     for (label, value) in labels {
         let reserved = label == "consumer" || label == "le" || label.starts_with("__");
         if !is_name(label) || reserved {
+            let label = cut(label, MAX_REFUSAL);
             return Err(format!("metric {name} cannot have a label {label:?}"));
         }
         if value.len() > MAX_VALUE {

@@ -22,7 +22,7 @@ use super::cache::Cache;
 use super::hooks::PluginHooks;
 use super::imports;
 use super::journal::LogBudgets;
-use super::limiter::MemoryBudget;
+use super::limiter::{MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLES, MemoryBudget};
 use super::state::State;
 use crate::config;
 
@@ -182,15 +182,19 @@ fn engine_config(runtime: &config::Runtime, layout: Layout) -> Config {
 
 fn pool(runtime: &config::Runtime, memory: u64) -> PoolingAllocationConfig {
     let instances = runtime.max_instances.saturating_add(SPARE_INSTANCES);
+    // Room for each instance to have all that one may have: else a few greedy ones would take the
+    // places of all others. It is address space alone until it is used.
+    let most = |each: usize| u32::try_from(each).unwrap_or(u32::MAX);
+    let room_for = |each: usize| instances.saturating_mul(most(each));
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(128))
-        .total_memories(instances)
-        .total_tables(instances.saturating_mul(4))
+        .total_core_instances(room_for(MAX_CORE_INSTANCES))
+        .total_memories(room_for(MAX_MEMORIES))
+        .total_tables(room_for(MAX_TABLES))
         .total_stacks(instances)
-        .max_core_instances_per_component(128)
-        .max_memories_per_component(4)
-        .max_tables_per_component(64)
+        .max_core_instances_per_component(most(MAX_CORE_INSTANCES))
+        .max_memories_per_component(most(MAX_MEMORIES))
+        .max_tables_per_component(most(MAX_TABLES))
         .max_tables_per_module(8)
         .max_memories_per_module(2)
         .max_memory_size(usize::try_from(memory).unwrap_or(usize::MAX))

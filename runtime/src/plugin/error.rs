@@ -58,6 +58,12 @@ pub enum LoadError {
     /// The compiler refuses it.
     #[error("plugin {} does not compile: {detail}", path.display())]
     Compile { path: PathBuf, detail: String },
+    /// Compiling it would cost too much.
+    #[error("plugin {} costs too much to compile: {detail}", path.display())]
+    Costly { path: PathBuf, detail: String },
+    /// What runs before `init`, a start function say, fails or does not end.
+    #[error("plugin {} fails when it is instantiated: {detail}", path.display())]
+    Start { path: PathBuf, detail: String },
     /// It does not fit the consumer's limits even before it runs.
     #[error("plugin {} cannot be instantiated: {detail}", path.display())]
     Limits { path: PathBuf, detail: String },
@@ -110,6 +116,14 @@ impl LoadError {
             Self::Mismatch { .. } => {
                 "build it against the unchanged millstream:plugin package".into()
             }
+            Self::Costly { .. } => {
+                "build it in release mode; a function that a generator wrote may \
+                                    have to be split"
+                    .into()
+            }
+            Self::Start { .. } => "mend what the plugin does before `init` (constructors, start \
+                                   functions), or raise `limits.init` of the consumer"
+                .into(),
             Self::Limits { .. } => "raise `limits.memory` of the consumer (and [runtime] \
                                     max_plugin_memory), or let the plugin start smaller"
                 .into(),

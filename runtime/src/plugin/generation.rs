@@ -15,7 +15,7 @@ use super::engine::Host;
 use super::instance::WasmInstance;
 use super::journal::{Journal, LogBudget};
 use super::limiter::Limiter;
-use super::state::{Identity, State};
+use super::state::{Identity, MAX_HANDLES, State};
 use super::{Instance, Plugin, PluginInfo, StartError, failure, imports};
 use crate::config;
 
@@ -170,6 +170,7 @@ impl WasmPlugin {
         let mut store = Store::new(&host.engine, state);
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(shared.settings.handover());
+        store.set_max_component_handles(MAX_HANDLES);
         // At each tick the guest lets others run: two that spin must not own both cores until
         // their deadlines.
         store.epoch_deadline_callback(|mut store| {

@@ -57,9 +57,9 @@ pub(super) struct Limiter {
 
 /// Core tables, memories and modules that one component may have. Python's has about a dozen
 /// modules that share a memory; most have three.
-const MAX_TABLES: usize = 64;
-const MAX_MEMORIES: usize = 4;
-const MAX_CORE_INSTANCES: usize = 128;
+pub(super) const MAX_TABLES: usize = 16;
+pub(super) const MAX_MEMORIES: usize = 4;
+pub(super) const MAX_CORE_INSTANCES: usize = 128;
 
 impl Limiter {
     pub(super) fn new(limit: u64, budget: Arc<MemoryBudget>) -> Self {
@@ -72,7 +72,7 @@ impl Limiter {
         }
     }
 
-    /// Bytes of all its linear memories, which never shrink.
+    /// Bytes of all its linear memories and tables, which never shrink.
     pub(super) fn used(&self) -> u64 {
         self.used
     }
@@ -128,13 +128,23 @@ impl ResourceLimiter for Limiter {
         Ok(())
     }
 
+    /// A table lies in the host's memory and counts like the guest's own.
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= super::engine::TABLE_ELEMENTS)
+        self.growing = 0;
+        if desired > super::engine::TABLE_ELEMENTS {
+            return Ok(false);
+        }
+        let bytes = |elements: usize| elements.saturating_mul(size_of::<usize>());
+        self.memory_growing(bytes(current), bytes(desired), maximum)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_grow_failed(error)
     }
 
     fn instances(&self) -> usize {
@@ -187,6 +197,23 @@ mod tests {
         assert!(!limiter.memory_growing(0, 50, None).unwrap());
         assert!(limiter.memory_growing(50, 80, None).unwrap());
         assert_eq!(limiter.used(), 80);
+    }
+
+    /// Tables are the host's memory: an instance with many of them must not have more than its limit.
+    #[test]
+    fn tables_count_as_memory() {
+        let mut limiter = Limiter::new(8_000, MemoryBudget::new(100_000));
+        assert!(limiter.memory_growing(0, 4_000, None).unwrap());
+        assert!(limiter.table_growing(0, 500, None).unwrap());
+        assert_eq!(limiter.used(), 8_000);
+        assert!(!limiter.table_growing(500, 501, None).unwrap());
+        assert!(matches!(limiter.denied(), Some(Denied::Instance { .. })));
+        let mut large = Limiter::new(u64::MAX, MemoryBudget::new(u64::MAX));
+        assert!(!large.table_growing(0, 65_537, None).unwrap());
+        large
+            .table_grow_failed(wasmtime::Error::msg("refused above"))
+            .unwrap();
+        assert_eq!(large.used(), 0);
     }
 
     /// What the operating system refused was counted already and must be given back.

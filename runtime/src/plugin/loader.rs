@@ -16,6 +16,7 @@ use wasmtime::component::Component;
 
 use super::abi::v0_1::Exports;
 use super::cache::Found;
+use super::compile_cost;
 use super::engine::Host;
 use super::error::LoadError;
 use super::generation::{Settings, Shared, TryOut, WasmPlugin};
@@ -78,6 +79,12 @@ impl Host {
             TryOut::Start(StartError::Exhausted(detail)) => LoadError::NoRoom {
                 path: path.clone(),
                 detail,
+            },
+            TryOut::Start(StartError::Failed(
+                error @ (CallError::Trap(_) | CallError::Deadline(_)),
+            )) => LoadError::Start {
+                path: path.clone(),
+                detail: error.to_string(),
             },
             TryOut::Start(other) => LoadError::Limits {
                 path: path.clone(),
@@ -149,6 +156,10 @@ impl Job {
             Found::Nothing(result) => result,
         };
         (host.hooks.compile_cache)(result);
+        compile_cost::check(&bytes).map_err(|detail| LoadError::Costly {
+            path: self.path.clone(),
+            detail,
+        })?;
         let component =
             Component::from_binary(&host.engine, &bytes).map_err(|error| LoadError::Compile {
                 path: self.path.clone(),

@@ -14,6 +14,7 @@
 
 mod abi;
 mod cache;
+mod compile_cost;
 mod custom_metrics;
 mod engine;
 mod error;

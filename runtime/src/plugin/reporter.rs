@@ -35,7 +35,13 @@ impl Reporter {
         let Some((series, pending)) = self.declared.get_mut(index) else {
             return false;
         };
-        if number.is_nan() || (series.instrument == Instrument::Counter && number < 0.0) {
+        let possible = match series.instrument {
+            Instrument::Counter => number.is_finite() && number >= 0.0,
+            Instrument::Gauge => !number.is_nan(),
+            // One that is infinite would leave the sum so for ever, or make it no number.
+            Instrument::Histogram => number.is_finite(),
+        };
+        if !possible {
             return false;
         }
         if pending.count == 0 {
@@ -135,6 +141,7 @@ mod tests {
         let metric = reporter.add(series);
         assert!(!reporter.report(metric, -1.0));
         assert!(!reporter.report(metric, f64::NAN));
+        assert!(!reporter.report(metric, f64::INFINITY));
         assert!(!reporter.report(metric + 1, 1.0));
     }
 }

@@ -15,8 +15,9 @@ use super::journal::Journal;
 use super::limiter::Limiter;
 use super::reporter::Reporter;
 
-/// Handles of WASI (streams, timers) that an instance may hold at once.
-const MAX_HANDLES: usize = 1_024;
+/// Handles that an instance may hold at once: of WASI (streams, timers), and of resources of its
+/// own, which the host keeps a table of as well.
+pub(super) const MAX_HANDLES: usize = 1_024;
 
 /// Who an instance belongs to; what `runtime.property` tells.
 #[derive(Debug)]

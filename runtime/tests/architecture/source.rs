@@ -16,15 +16,27 @@ pub struct Source {
 
 /// Every file of the runtime.
 pub fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut folders, mut found) = (vec![root.clone()], Vec::new());
+    sources_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+/// Every file of the workspace; paths are below its root.
+pub fn sources_of_all() -> Vec<Source> {
+    sources_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+}
+
+fn sources_below(root: &Path) -> Vec<Source> {
+    let (mut folders, mut found) = (vec![root.to_path_buf()], Vec::new());
     while let Some(folder) = folders.pop() {
         let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
             if path.is_dir() {
-                folders.push(path);
+                // What is built, and what is no source.
+                if name != "target" && !name.starts_with('.') {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let below = path.strip_prefix(&root).unwrap_or(&path);
+                let below = path.strip_prefix(root).unwrap_or(&path);
                 let name = below.to_string_lossy().replace('\\', "/");
                 let text =
                     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

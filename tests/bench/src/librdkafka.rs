@@ -19,6 +19,10 @@ fn words(code: sys::rd_kafka_resp_err_t) -> String {
 }
 
 /// Called by librdkafka from within `rd_kafka_poll`, once a record.
+///
+/// # Safety
+/// `opaque` is the `Deliveries` that the producer was made with, and lives as long as it; `message`
+/// is valid for the call. librdkafka, the only caller, keeps both.
 unsafe extern "C" fn delivered(
     _client: *mut sys::rd_kafka_t,
     message: *const sys::rd_kafka_message_t,

@@ -1,11 +1,14 @@
 //! What the wall of the sandbox costs: start, load, instantiate, and calls with batches of several
 //! sizes. Prints medians; run it in a release build on a quiet machine.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream::event::{Block, BlockBuilder, NewEvent, TopicPartition};
 use millstream::plugin::{CallContext, Host, Instance, PluginHooks};
-use millstream_sandbox_tests::{batch, consumer, runtime};
+use millstream_sandbox_tests::handmade::{self, Core};
+use millstream_sandbox_tests::{batch, consumer, memory, runtime};
 use tokio::time::Instant;
 
 /// Events of 100 bytes with two headers; the plugin forwards each of them.
@@ -81,6 +84,32 @@ async fn main() -> anyhow::Result<()> {
         let time = calls(&mut *instance, &block, 4_000).await?;
         let each = time.as_nanos() as f64 / events as f64;
         println!("forward, batch of {events:>3}    {time:>12.1?} {each:>9.0} ns an event");
+    }
+    compiling(&host, folder.path()).await
+}
+
+/// What functions cost whose loops carry all of their locals, up to the most that is compiled.
+async fn compiling(host: &Arc<Host>, folder: &Path) -> anyhow::Result<()> {
+    for side in [250, 500, 1_000, 2_000, 2_800] {
+        let core = Core {
+            more: handmade::carrying(side, side),
+            ..Core::default()
+        };
+        let path = folder.join(format!("{side}.wasm"));
+        let component = core.component()?;
+        std::fs::write(&path, &component)?;
+        let mut consumer = consumer("compiling", "{}");
+        consumer.plugin.path = path;
+        memory::forget_peak()?;
+        let (before, start) = (memory::resident()?, Instant::now());
+        host.load(&consumer, 1).await?;
+        let peak = memory::peak()?.saturating_sub(before);
+        println!(
+            "compile {side:>5} loops × locals {:>12.1?} {:>6} MiB for {} KB",
+            start.elapsed(),
+            peak >> 20,
+            component.len() / 1_000
+        );
     }
     Ok(())
 }

@@ -1,5 +1,11 @@
 //! What the tests of the sandbox share: the hostile plugin, built once, and a consumer that runs it.
 
+pub mod cases;
+#[cfg(test)]
+mod guide;
+pub mod handmade;
+pub mod memory;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -92,6 +98,17 @@ impl Bench {
         let path = self.folder.path().join(name);
         std::fs::write(&path, bytes)?;
         Ok(path)
+    }
+}
+
+impl Bench {
+    /// A consumer that runs this component, which is written to a file of this name.
+    pub fn made(&self, name: &str, component: &[u8]) -> Result<config::Consumer> {
+        let path = self.folder.path().join(format!("{name}.wasm"));
+        std::fs::write(&path, component)?;
+        let mut consumer = consumer("made", "{}");
+        consumer.plugin.path = path;
+        Ok(consumer)
     }
 }
 

@@ -201,6 +201,22 @@ async fn two_that_spin_let_a_third_work() {
     assert!(matches!(second.await.unwrap(), Err(CallError::Deadline(_))));
 }
 
+/// What goes well for long may still fail: the instance ends then, and a fresh one goes on.
+#[tokio::test]
+async fn a_trap_at_the_thousandth_event_costs_one_instance() {
+    let bench = Bench::new().unwrap();
+    let plugin = bench.plugin(&consumer("c", "{}")).await.unwrap();
+    let mut instance = plugin.instantiate().await.unwrap();
+    for _ in 1..1_000 {
+        call(&mut *instance, &["trap-at 1000"]).await.unwrap();
+    }
+    let error = call(&mut *instance, &["trap-at 1000"]).await.unwrap_err();
+    assert!(matches!(error, CallError::Trap(_)), "{error}");
+    assert!(!instance.alive());
+    let mut fresh = plugin.instantiate().await.unwrap();
+    call(&mut *fresh, &["trap-at 1000"]).await.unwrap();
+}
+
 /// A future that is dropped leaves the guest in the middle of a call: it must not be entered again.
 #[tokio::test]
 async fn an_abandoned_call_ends_the_instance() {

@@ -53,6 +53,23 @@ async fn init_is_guarded() {
     }
 }
 
+/// As above, for what else `init` can do: sleep in the host, leave, and talk without end.
+#[tokio::test]
+async fn init_can_neither_sleep_nor_exit_nor_flood() {
+    match start(r#"{"init":"sleep"}"#).await {
+        StartError::Failed(CallError::Deadline(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    match start(r#"{"init":"exit"}"#).await {
+        StartError::Failed(CallError::Trap(text)) => assert!(text.contains("exit(0)"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    match start(r#"{"init":"verbose"}"#).await {
+        StartError::Misconfigured(reason) => assert_eq!(reason.len(), 1_024),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The pool is finite: one consumer's instances must not take the place of all others' silently.
 #[tokio::test]
 async fn instances_are_counted() {

@@ -19,6 +19,9 @@ use crate::event::TopicPartition;
 /// The form of a stored answer.
 const VERSION: u8 = 1;
 
+/// Events of one request: a body of 16 MiB has fewer lines that are events.
+const MOST_PLACES: u64 = 2_000_000;
+
 /// An answer's value. Within a call the offsets of a partition mostly follow one another: a run of
 /// them is written once, and each record says only which run goes on.
 pub fn encode(written_ms: u64, digest: u128, places: &[Place]) -> Vec<u8> {
@@ -91,7 +94,12 @@ pub fn read_places(mut input: Input<'_>) -> Result<Vec<Place>, Damaged> {
         });
     }
     let mut places = Vec::new();
-    for _ in 0..input.number()? {
+    let count = input.number()?;
+    // Where there is one run, no byte behind the count would end the loop.
+    if count > MOST_PLACES {
+        return Err(Damaged::Count(count));
+    }
+    for _ in 0..count {
         let run = match runs.len() {
             1 => 0,
             _ => usize::try_from(input.number()?).map_err(|_| Damaged::Short)?,
@@ -137,6 +145,16 @@ mod tests {
         fn any_value_is_read_or_refused(value in proptest::collection::vec(0..4_u8, 0..60)) {
             let _ = split(&value).map(|(.., rest)| read_places(rest));
         }
+    }
+
+    /// A count that changed on the disk would otherwise be followed until the memory is used up.
+    #[test]
+    fn a_count_beyond_any_request_is_refused() {
+        let mut value = encode(1, 2, &[place("t", 0, 7)]);
+        value.pop();
+        put_number(&mut value, u64::MAX);
+        let (.., rest) = split(&value).unwrap();
+        assert_eq!(read_places(rest), Err(Damaged::Count(u64::MAX)));
     }
 
     /// Each answer is kept for a day: ten thousand events must not cost megabytes.

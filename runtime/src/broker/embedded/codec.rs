@@ -35,6 +35,10 @@ pub enum Damaged {
     Version(u8),
     #[error("it is cut short")]
     Short,
+    #[error("its ranges of offsets touch or overlap")]
+    Ranges,
+    #[error("it counts {0} events, more than a request can bring")]
+    Count(u64),
 }
 
 /// Puts a batch together.

@@ -54,6 +54,10 @@ pub fn decode(value: &[u8]) -> Result<Progress, Damaged> {
     for _ in 0..input.number()? {
         let start = before.checked_add(input.number()?).ok_or(Damaged::Short)?;
         let end = start.checked_add(input.number()?).ok_or(Damaged::Short)?;
+        // One that is empty, or touches what is settled below it, was written by nobody.
+        if start <= before || end <= start {
+            return Err(Damaged::Ranges);
+        }
         progress.above.push(start..end);
         before = end;
     }
@@ -189,5 +193,11 @@ mod tests {
     #[test]
     fn a_later_form_is_named() {
         assert_eq!(decode(&[7, 0, 0]), Err(Damaged::Version(7)));
+        // Touching `next`, empty, and touching the one before.
+        for ranges in [&[0, 1][..], &[1, 0], &[1, 1, 0, 1]] {
+            let mut value = vec![VERSION, 5, ranges.len() as u8 / 2];
+            value.extend_from_slice(ranges);
+            assert_eq!(decode(&value), Err(Damaged::Ranges), "{ranges:?}");
+        }
     }
 }

@@ -64,14 +64,14 @@
 //! batches for readers at the end and as much again of their decoded form, and each consumer's own
 //! fetch budget.
 
-mod answer_codec;
+pub mod answer_codec;
 mod answers;
 mod catalog;
-mod codec;
+pub mod codec;
 mod disk;
 mod fetcher;
 mod group_commit;
-mod groups;
+pub mod groups;
 mod journals;
 mod keeper;
 mod log_writer;

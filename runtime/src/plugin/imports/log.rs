@@ -3,7 +3,7 @@
 use tracing::Level as Severity;
 
 use super::bindings::millstream::plugin::log::{Field, Host, Level};
-use crate::plugin::journal::{Journal, MAX_ENTRY};
+use crate::plugin::journal::{Journal, MAX_ENTRY, cut};
 use crate::plugin::state::State;
 
 impl Host for State {
@@ -35,9 +35,10 @@ fn flat(fields: &[Field]) -> String {
         if !text.is_empty() {
             text.push(' ');
         }
-        text.push_str(name);
+        // Before it is escaped: a character may become five, of mebibytes that a guest hands over.
+        text.push_str(cut(name, MAX_ENTRY));
         text.push('=');
-        text.push_str(&format!("{value:?}"));
+        text.push_str(&format!("{:?}", cut(value, MAX_ENTRY)));
         if text.len() > MAX_ENTRY {
             break;
         }

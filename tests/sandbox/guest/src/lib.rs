@@ -1,6 +1,6 @@
 //! A plugin that does what no plugin should. The value of an event is a command, see `deeds`; the
-//! `init` of its configuration is one of `trap`, `spin`, `misconfigured`, `unavailable`, `hungry`, or
-//! `honest`: then it forwards all events without a look at them, for measurements of the wall.
+//! `init` of its configuration is one of `trap`, `spin`, `misconfigured`, `unavailable`, `hungry`,
+//! `verbose`, `sleep`, `exit`, or `honest`: then it forwards all events without a look at them, for measurements of the wall.
 //!
 //! It is written on the bare bindings, so that it can break the rules that an SDK keeps.
 #![cfg(target_family = "wasm")]
@@ -11,6 +11,8 @@
 
 mod answer;
 mod deeds;
+mod excess;
+mod forgery;
 
 wit_bindgen::generate!({
     path: "../../../wit/0.1",
@@ -47,6 +49,15 @@ impl Guest for Hostile {
         }
         if asked("hungry") {
             deeds::eat(usize::MAX);
+        }
+        if asked("verbose") {
+            return Err(InitError::Misconfigured("x".repeat(8 << 20)));
+        }
+        if asked("sleep") {
+            std::thread::sleep(std::time::Duration::from_secs(3_600));
+        }
+        if asked("exit") {
+            std::process::exit(0);
         }
         HONEST.set(asked("honest"));
         Ok(())
