@@ -186,7 +186,15 @@ fn consumer(consumer: &Consumer) -> Value {
             OnLostPosition::Beginning => "beginning",
             OnLostPosition::End => "end",
         },
+        "capabilities": consumer.capabilities.shown(),
     });
+    if !consumer.secrets.is_empty() {
+        let secrets = consumer.secrets.iter();
+        let shown: Map<_, _> = secrets
+            .map(|(name, source)| (name.to_string(), source.shown()))
+            .collect();
+        value["secrets"] = Value::Object(shown);
+    }
     if let Some(start) = consumer.start {
         value["start"] = match start {
             Start::Beginning => "beginning".into(),

@@ -1,5 +1,6 @@
 //! What the tests of the sandbox share: the hostile plugin, built once, and a consumer that runs it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -168,6 +169,8 @@ pub fn consumer(name: &str, config: &str) -> config::Consumer {
         config: config.into(),
         outputs: vec![output("default"), output("alerts")],
         on_lost_position: config::OnLostPosition::Stop,
+        capabilities: config::Capabilities::default(),
+        secrets: BTreeMap::new(),
     }
 }
 

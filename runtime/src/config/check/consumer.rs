@@ -10,7 +10,10 @@ use super::super::problem::{Place, Problem};
 use super::super::resolved::{Consumer, Delivery, OnLostPosition, Ordering, Runtime, TopicPattern};
 use super::super::section::Section;
 use super::super::written::{Table, Value};
-use super::{breaker, budget, config, filter, later, limits, names, outputs, plugin, retry, start};
+use super::{
+    breaker, budget, capabilities, config, filter, later, limits, names, outputs, plugin, retry,
+    start,
+};
 
 /// A consumer and where it says what; to be checked against the others.
 pub struct Draft {
@@ -69,6 +72,7 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
             ],
         )
         .unwrap_or_default();
+    let (capabilities, secrets) = capabilities::capabilities(&mut section, enabled);
     later::later(&mut section);
     let draft = Draft {
         name: section.place_of("name").clone(),
@@ -101,6 +105,8 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
             config,
             outputs,
             on_lost_position,
+            capabilities,
+            secrets,
         },
     };
     section.finish();
