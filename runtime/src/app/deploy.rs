@@ -55,11 +55,14 @@ pub struct Loaded {
 
 /// Where the plugin host counts.
 pub fn hooks(metrics: &Arc<Metrics>) -> PluginHooks {
-    let (cache, entries) = (metrics.clone(), metrics.clone());
+    let (cache, entries, requests) = (metrics.clone(), metrics.clone(), metrics.clone());
     PluginHooks {
         compile_cache: Arc::new(move |result| cache.cache_answered(result.as_str())),
         log_entries_dropped: Arc::new(move |consumer, dropped| {
             entries.ledger(&consumer.into()).lock().log_entries_dropped += dropped;
+        }),
+        http_request: Arc::new(move |consumer, result| {
+            requests.ledger(&consumer.into()).lock().requested(result);
         }),
         custom_metrics: Arc::default(),
     }

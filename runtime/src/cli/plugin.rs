@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::table::Table;
 use super::{Context, OutputFormat, terminal};
-use crate::plugin::inspect::{self, Inspection, Needs};
+use crate::plugin::inspect::{self, Import, Inspection, Needs};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -46,7 +46,7 @@ fn describe(inspection: &Inspection, color: bool) -> String {
     );
     let mut table = Table::new(&["IMPORT", "NEEDS"]);
     for import in &inspection.imports {
-        table.row([import.name.clone(), needs(&import.needs)]);
+        table.row([import.name.clone(), needs(import)]);
     }
     match table.is_empty() {
         true => text.push_str("no imports\n"),
@@ -55,10 +55,27 @@ fn describe(inspection: &Inspection, color: bool) -> String {
     text
 }
 
-fn needs(needs: &Needs) -> String {
-    match needs {
+/// Parts of WASI that a capability makes real.
+const MADE_REAL: [(&str, &str); 3] = [
+    ("wasi:cli/environment@", "env"),
+    ("wasi:clocks/wall-clock@", "clock"),
+    ("wasi:random/", "random"),
+];
+
+fn needs(import: &Import) -> String {
+    match import.needs {
         Needs::Nothing => "nothing".to_owned(),
-        Needs::Inert => "nothing: it is there, but does nothing".to_owned(),
+        Needs::Inert => {
+            let real = MADE_REAL
+                .iter()
+                .find(|(interface, _)| import.name.starts_with(interface));
+            match real {
+                Some((_, capability)) => {
+                    format!("nothing: it is there, and real with the capability `{capability}`")
+                }
+                None => "nothing: it is there, but does nothing".to_owned(),
+            }
+        }
         Needs::Capability {
             capability,
             supported: true,

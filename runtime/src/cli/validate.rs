@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::{Context, OutputFormat};
 use crate::config::{self, Broker, Config, Consumer, Environment, Loaded, Problem, Problems};
-use crate::plugin::inspect;
+use crate::plugin::{LoadError, grants, inspect};
 
 /// The exit code of a configuration with errors.
 const INVALID: u8 = 78;
@@ -53,11 +53,13 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 /// Whether a consumer's component can run here; it is read, not run.
 fn check_component(consumer: &Consumer) -> Result<(), ComponentProblem> {
     let plugin = &consumer.plugin;
-    let inspection = inspect::inspect(&plugin.path).map_err(|error| ComponentProblem {
+    let problem = |error: LoadError| ComponentProblem {
         message: error.to_string(),
         cause: None,
         hint: Some(error.remedy()),
-    })?;
+    };
+    let inspection = inspect::inspect(&plugin.path).map_err(problem)?;
+    grants::check(&plugin.path, &inspection, &consumer.capabilities).map_err(problem)?;
     let wanted = plugin
         .sha256
         .as_ref()

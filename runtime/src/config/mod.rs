@@ -5,8 +5,10 @@
 //!            └──────────────── problems: file, line, column, cause, hint ──────▶ all at once
 //! ```
 
+mod capabilities;
 mod check;
 mod checks;
+mod destination;
 mod environment;
 pub mod filter;
 mod include;
@@ -28,6 +30,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use capabilities::{Capabilities, SecretSource};
+pub use destination::{Destination, DestinationHost, NoDestination};
 pub use environment::Environment;
 pub use problem::{Place, Problem, Problems, Severity};
 pub use resolved::*;

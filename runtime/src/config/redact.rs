@@ -156,6 +156,8 @@ fn blank_values(node: &Node, ranges: &mut Vec<Range<usize>>) {
             }
         }
         Value::List(nodes) => nodes.iter().for_each(|node| blank_values(node, ranges)),
+        // `capabilities = { secrets = true }` grants something, and is no secret.
+        Value::Boolean(_) => {}
         _ => ranges.push(node.place.span.clone()),
     }
 }
@@ -179,7 +181,7 @@ fn by_text(text: &str) -> Vec<Range<usize>> {
             continue;
         };
         let rest = &text[whole.end()..];
-        if whole.start() < done || !sounds_secret(key.as_str()) {
+        if whole.start() < done || !sounds_secret(key.as_str()) || is_boolean(rest) {
             continue;
         }
         if rest.starts_with('{') {
@@ -204,6 +206,15 @@ fn by_text(text: &str) -> Vec<Range<usize>> {
         ranges.extend(found.get(1).map(|user| user.range()));
     }
     ranges
+}
+
+/// Whether a value is `true` or `false` and nothing more.
+fn is_boolean(rest: &str) -> bool {
+    ["true", "false"].iter().any(|word| {
+        rest.strip_prefix(word).is_some_and(|after| {
+            !after.starts_with(|c: char| !c.is_whitespace() && !matches!(c, ',' | '}' | ']' | '#'))
+        })
+    })
 }
 
 /// Blanks the strings and bare values of a part of the text, references to secrets aside.
@@ -302,6 +313,7 @@ mod tests {
             "secrets = { a = hunter2, }",
             "[consumer.secrets]\nstripe = \"hunter2\"\n[x",
             "token = { env = \"hunter2!\" }",
+            "token = truehunter2",
             "url = \"https://me:hunter2@example.com/\"",
         ] {
             assert!(
@@ -315,7 +327,7 @@ mod tests {
     /// The reference is what a person needs to see to find the mistake.
     #[test]
     fn a_reference_to_a_secret_stays_readable() {
-        let text = "secrets = { a = { env = \"A\" }, \"b\" = { file = 'b' } }\ntoken = { file = \"secrets/admin\" }\nkey = [\"!test*\"]\ntopics = [\"t\"]";
+        let text = "capabilities = { secrets = true, http = [\"a\"] }\nsecrets = { a = { env = \"A\" }, \"b\" = { file = 'b' } }\ntoken = { file = \"secrets/admin\" }\nkey = [\"!test*\"]\ntopics = [\"t\"]";
         assert_eq!(shown(text), text);
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::capabilities::{Capabilities, SecretSource};
 use super::filter::Filter;
 use super::secret::Secret;
 
@@ -138,6 +139,9 @@ pub struct Consumer {
     /// In the order of the file; a plugin names them by index.
     pub outputs: Vec<Output>,
     pub on_lost_position: OnLostPosition,
+    pub capabilities: Capabilities,
+    /// By name; what the plugin may read where `capabilities` grants it.
+    pub secrets: BTreeMap<Arc<str>, SecretSource>,
 }
 
 impl Consumer {

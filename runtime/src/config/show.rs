@@ -185,10 +185,18 @@ fn consumer(consumer: &Consumer) -> Value {
             OnLostPosition::Beginning => "beginning",
             OnLostPosition::End => "end",
         },
+        "capabilities": consumer.capabilities.shown(),
     });
     // Written out, a table without entries would be refused.
     if !consumer.outputs.is_empty() {
         value["outputs"] = outputs(consumer);
+    }
+    if !consumer.secrets.is_empty() {
+        let secrets = consumer.secrets.iter();
+        let shown: Map<_, _> = secrets
+            .map(|(name, source)| (name.to_string(), source.shown()))
+            .collect();
+        value["secrets"] = Value::Object(shown);
     }
     if let Some(start) = consumer.start {
         value["start"] = match start {

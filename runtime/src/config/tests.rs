@@ -246,7 +246,9 @@ fn every_snippet_of_the_guide_is_valid() {
         for name in ["plugins/enrich.wasm", "plugins/alerts.wasm"] {
             std::fs::write(folder.path().join(name), b"").unwrap();
         }
-        std::fs::write(folder.path().join("secrets/kafka"), b"secret\n").unwrap();
+        for name in ["secrets/kafka", "secrets/api-key"] {
+            std::fs::write(folder.path().join(name), b"secret\n").unwrap();
+        }
         let included = MINIMAL.replace("[[consumer]]", "[consumer]");
         std::fs::write(folder.path().join("consumers/a.toml"), included).unwrap();
         std::fs::write(folder.path().join("consumers/p.wasm"), b"").unwrap();
@@ -314,6 +316,7 @@ fn the_full_example_shows_the_defaults() {
         "retry",
         "circuit_breaker",
         "on_lost_position",
+        "capabilities",
     ] {
         assert_eq!(full_consumer[key], minimal_consumer[key], "{key}");
     }

@@ -13,6 +13,7 @@ use millstream_wire::HeaderEdit;
 
 use super::replay::Origin;
 use super::work::Work;
+use crate::decide::trace_parent::TraceParent;
 use crate::event::{EventView, TopicPartition};
 use crate::mutation::{self, Mutation};
 use crate::records::{NewRecord, Records};
@@ -296,36 +297,6 @@ fn parse_hops(value: Option<&[u8]>) -> u32 {
         .and_then(|value| std::str::from_utf8(value).ok())
         .and_then(|text| text.parse().ok())
         .unwrap_or(0)
-}
-
-/// The parts of a `traceparent` that a continued trace keeps (W3C Trace Context, level 1).
-struct TraceParent<'a> {
-    trace_id: &'a str,
-    flags: &'a str,
-}
-
-impl<'a> TraceParent<'a> {
-    /// `version-traceid-parentid-flags` in lower-case hexadecimal; a malformed one starts no trace.
-    fn parse(value: &'a [u8]) -> Option<Self> {
-        let text = std::str::from_utf8(value).ok()?;
-        let mut parts = text.split('-');
-        let (version, trace_id, parent, flags) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hexadecimal = |part: &str, length: usize| {
-            part.len() == length
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        };
-        let valid = hexadecimal(version, 2)
-            && version != "ff"
-            && hexadecimal(trace_id, 32)
-            && hexadecimal(parent, 16)
-            && hexadecimal(flags, 2)
-            && trace_id.bytes().any(|byte| byte != b'0')
-            && (version != "00" || parts.next().is_none());
-        valid.then_some(Self { trace_id, flags })
-    }
 }
 
 /// Milliseconds since 1970-01-01 UTC as RFC 3339, such as `2026-11-21T06:00:00.000Z`.

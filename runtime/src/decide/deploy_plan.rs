@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! running ─┐
-//!          ├─▶ by name: alike ─ keep │ plugin, config, limits, retry, breaker, rate, filter ─ swap
+//!          ├─▶ by name: alike ─ keep │ plugin, config, limits, retry, breaker, rate, filter, grants ─ swap
 //! wanted ──┘            anything else ─ start anew │ only here ─ add │ only there ─ remove
 //! ```
 //! A swap moves no partition and no position. What changes order, guarantee or where events go drains
@@ -111,6 +111,8 @@ fn swappable(old: &Consumer, new: &Consumer) -> Vec<&'static str> {
         ("rate", old.rate != new.rate),
         ("filter", old.filter != new.filter),
         ("deploy", old.deploy != new.deploy),
+        ("capabilities", old.capabilities != new.capabilities),
+        ("secrets", old.secrets != new.secrets),
     ];
     named(&differs)
 }
@@ -129,6 +131,8 @@ fn fixed(old: &Consumer, new: &Consumer) -> Vec<&'static str> {
         rate: _,
         deploy: _,
         filter: _,
+        capabilities: _,
+        secrets: _,
         group,
         topics,
         start,
@@ -223,6 +227,11 @@ mod tests {
             ("rate", "rate = \"10/s\""),
             ("deploy", "deploy = { probation = \"30s\" }"),
             ("filter", "filter = { key = [\"a*\"] }"),
+            ("capabilities", "capabilities = { clock = true }"),
+            (
+                "secrets",
+                "secrets = { key = { file = \"millstream.toml\" } }",
+            ),
         ] {
             assert_eq!(change_of(line, "a"), Change::Swap(vec![key]));
             assert_eq!(change_of(line, "b"), Change::Swap(vec!["plugin", key]));

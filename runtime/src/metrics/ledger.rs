@@ -11,6 +11,7 @@ use crate::consumer::dead_letter::Reason;
 use crate::decide::admission::Load;
 use crate::decide::breaker::Phase;
 use crate::event::TopicPartition;
+use crate::plugin::HttpResult;
 
 /// How an admitted event ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct Ledger {
     pub deploys_failed: u64,
     pub deploys_rolled_back: u64,
     pub log_entries_dropped: u64,
+    /// By [`HttpResult::ALL`].
+    pub(super) http_requests: [u64; HttpResult::ALL.len()],
     pub call_duration: Histogram,
     pub processing: Histogram,
     pub latency: Histogram,
@@ -124,6 +127,7 @@ impl Ledger {
             deploys_failed: 0,
             deploys_rolled_back: 0,
             log_entries_dropped: 0,
+            http_requests: [0; HttpResult::ALL.len()],
             call_duration: Histogram::new(DURATIONS),
             processing: Histogram::new(LATENCIES),
             latency: Histogram::new(LATENCIES),
@@ -170,6 +174,11 @@ impl Ledger {
         if let Some(index) = FAILURES.iter().position(|known| *known == kind) {
             self.failures[index] += times;
         }
+    }
+
+    /// A request of the plugin to the outside ended.
+    pub fn requested(&mut self, result: HttpResult) {
+        self.http_requests[result as usize] += 1;
     }
 
     /// Events became dead letters.

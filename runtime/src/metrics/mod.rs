@@ -19,6 +19,7 @@ pub use ledger::{Lag, Ledger, Outcome, SharedLedger, Volume};
 
 use crate::consumer::dead_letter::Reason;
 use crate::decide::breaker::Phase;
+use crate::plugin::HttpResult;
 use families::{Families, Ledgers, each};
 use ledger::{FAILURES, OUTCOMES, REBALANCES};
 
@@ -364,6 +365,18 @@ fn counters(out: &mut Families, ledgers: &Ledgers<'_>) {
         |add| {
             each(ledgers, |name, ledger| {
                 add(&[("consumer", name)], ledger.log_entries_dropped as f64)
+            });
+        },
+    );
+    out.counter(
+        "plugin_http_requests_total",
+        "Requests of plugins to the outside, by result.",
+        |add| {
+            each(ledgers, |name, ledger| {
+                for (result, count) in HttpResult::ALL.iter().zip(ledger.http_requests) {
+                    let labels = [("consumer", name), ("result", result.as_str())];
+                    add(&labels, count as f64);
+                }
             });
         },
     );

@@ -23,6 +23,7 @@ use super::hooks::PluginHooks;
 use super::imports;
 use super::journal::LogBudgets;
 use super::limiter::{MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLES, MemoryBudget};
+use super::outbound::BoundsOfAll;
 use super::state::State;
 use crate::config;
 
@@ -51,6 +52,8 @@ pub struct Host {
     /// plugin then finds it in the cache.
     pub(super) compiling: Semaphore,
     pub(super) log_budgets: Mutex<LogBudgets>,
+    /// Of requests to the outside.
+    pub(super) outbound: Mutex<BoundsOfAll>,
     max_plugin_memory: u64,
     // Last, so that the epochs go on until nothing can run any more.
     _ticker: Ticker,
@@ -78,6 +81,7 @@ impl Host {
             cache: Cache::new(&runtime.cache_dir, &engine),
             compiling: Semaphore::new(1),
             log_budgets: Mutex::default(),
+            outbound: Mutex::default(),
             max_plugin_memory: runtime.max_plugin_memory,
             hooks,
             linker,

@@ -49,6 +49,13 @@ pub enum LoadError {
         import: String,
         reason: &'static str,
     },
+    /// It imports interfaces that its consumer is not granted; `line` would grant them.
+    #[error("plugin {} imports {}, which its consumer is not granted", path.display(), imports.join(" and "))]
+    NotGranted {
+        path: PathBuf,
+        imports: Vec<String>,
+        line: String,
+    },
     /// It imports something that nobody offers.
     #[error("plugin {} imports {import}, which the runtime does not know", path.display())]
     UnknownImport { path: PathBuf, import: String },
@@ -110,6 +117,16 @@ impl LoadError {
             Self::NotSupported { .. } => "leave the interface out of the plugin's world, or use a \
                                           runtime that has it"
                 .into(),
+            Self::NotGranted { line, .. } => {
+                let hosts = match line.contains("http = ") {
+                    true => ", with the hosts that it may reach",
+                    false => "",
+                };
+                format!(
+                    "if you mean to grant that, write `{line}` into its [[consumer]]{hosts}; else \
+                     leave the interface out of the plugin"
+                )
+            }
             Self::UnknownImport { .. } => "a plugin may import millstream:plugin and wasi:* \
                                            interfaces only; link the rest into it"
                 .into(),

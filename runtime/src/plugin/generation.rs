@@ -12,6 +12,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::abi::v0_1::{Exports, Handler, InitError, Setup};
 use super::engine::Host;
+use super::grants::Grants;
 use super::instance::WasmInstance;
 use super::journal::{Journal, LogBudget};
 use super::limiter::Limiter;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) info: PluginInfo,
     pub(super) identity: Arc<Identity>,
     pub(super) log_budget: Arc<LogBudget>,
+    pub(super) grants: Arc<Grants>,
     pub(super) settings: Arc<Settings>,
 }
 
@@ -126,7 +128,9 @@ impl WasmPlugin {
             outputs: &outputs,
         };
         store.set_epoch_deadline(1);
-        match handler.init(&mut store, setup).await {
+        let started = handler.init(&mut store, setup).await;
+        store.data_mut().end();
+        match started {
             Ok(Ok(())) => {}
             Ok(Err(InitError::Misconfigured(reason))) => {
                 return Err(StartError::Misconfigured(short(reason)));
@@ -157,9 +161,10 @@ impl WasmPlugin {
             host.hooks.clone(),
         );
         let state = State::new(
-            imports::context(&journal),
+            imports::context(&journal, &shared.grants),
             Limiter::new(shared.settings.memory, Arc::clone(&host.memory)),
             Arc::clone(&shared.identity),
+            Arc::clone(&shared.grants),
             journal,
             match shared.identity.shadow {
                 false => Arc::clone(&host.hooks.custom_metrics),

@@ -27,6 +27,51 @@ impl CacheResult {
     }
 }
 
+/// How a request of a plugin to the outside ended; the value of the label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpResult {
+    /// With an answer, whatever its status.
+    Answered,
+    /// It may not go there.
+    Denied,
+    /// The request is wrong.
+    Invalid,
+    TimedOut,
+    Unreachable,
+    /// The answer is.
+    TooLarge,
+    Other,
+}
+
+impl HttpResult {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Answered,
+        Self::Denied,
+        Self::Invalid,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::TooLarge,
+        Self::Other,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::TooLarge => "too_large",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Is told a consumer's name and how a request of its plugin ended.
+pub type HttpRequestOfConsumer = dyn Fn(&str, HttpResult) + Send + Sync;
+
 /// Is told a consumer's name and how many more there are.
 pub type CountOfConsumer = dyn Fn(&str, u64) + Send + Sync;
 
@@ -38,6 +83,8 @@ pub struct PluginHooks {
     pub compile_cache: Arc<dyn Fn(CacheResult) + Send + Sync>,
     /// `log_entries_dropped_total`.
     pub log_entries_dropped: Arc<CountOfConsumer>,
+    /// `plugin_http_requests_total`.
+    pub http_request: Arc<HttpRequestOfConsumer>,
     /// The plugins' own metrics, to be gathered with the rest.
     pub custom_metrics: Arc<CustomMetrics>,
 }
@@ -47,6 +94,7 @@ impl Default for PluginHooks {
         Self {
             compile_cache: Arc::new(|_| {}),
             log_entries_dropped: Arc::new(|_, _| {}),
+            http_request: Arc::new(|_, _| {}),
             custom_metrics: Arc::default(),
         }
     }

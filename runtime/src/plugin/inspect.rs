@@ -226,16 +226,16 @@ fn needs(name: &str) -> Needs {
     if !supported(version) {
         return Needs::Unknown;
     }
-    let capability = |capability| Needs::Capability {
+    let capability = |capability, supported| Needs::Capability {
         capability,
-        supported: false,
+        supported,
     };
     match interface {
         // Types alone; a component that names them imports them as an instance without functions.
         "types" | "runtime" | "log" | "metrics" => Needs::Nothing,
-        "state" => capability("state"),
-        "secrets" => capability("secrets"),
-        "http" => capability("http"),
+        "state" => capability("state", false),
+        "secrets" => capability("secrets", true),
+        "http" => capability("http", true),
         _ => Needs::Unknown,
     }
 }
@@ -248,16 +248,11 @@ fn refuse(path: &Path, inspection: &Inspection) -> Result<(), LoadError> {
             Needs::Capability {
                 supported: true, ..
             } => {}
-            Needs::Capability { capability, .. } => {
-                let reason = match capability {
-                    "state" => "keyed state is not kept yet",
-                    "secrets" => "secrets are not handed to plugins yet",
-                    _ => "plugins have no network yet",
-                };
+            Needs::Capability { .. } => {
                 return Err(LoadError::NotSupported {
                     path,
                     import: import.name.clone(),
-                    reason,
+                    reason: "keyed state is not kept yet",
                 });
             }
             Needs::Unknown => {
@@ -342,7 +337,7 @@ mod tests {
         let json = serde_json::to_string(&import).unwrap();
         assert_eq!(
             json,
-            r#"{"name":"millstream:plugin/http@0.1.0","grant":"capability","capability":"http","supported":false}"#
+            r#"{"name":"millstream:plugin/http@0.1.0","grant":"capability","capability":"http","supported":true}"#
         );
     }
 }

@@ -59,7 +59,9 @@ impl WasmInstance {
         state.begin(context.deadline);
         state.enter(&batch);
         self.store.set_epoch_deadline(1);
-        let outcome = match self.handler.process(&mut self.store, batch).await {
+        let outcome = self.handler.process(&mut self.store, batch).await;
+        self.store.data_mut().end();
+        let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
                 let state = self.store.data();

@@ -1,10 +1,10 @@
 //! From a consumer's configuration to a plugin that can be instantiated.
 //!
 //! ```text
-//! file ─▶ digest ─▶ inspect ─▶ cache ── hit ──────────────┐
-//!                                 └── miss ─▶ compile ─▶ store
-//!                                                         ▼
-//!                         plugin ◀─ tried out ◀─ imports linked
+//! file ─▶ digest ─▶ inspect ─▶ granted? ─▶ cache ── hit ──────────────┐
+//!                                             └── miss ─▶ compile ─▶ store
+//!                                                                     ▼
+//!                                     plugin ◀─ tried out ◀─ imports linked
 //! ```
 //!
 //! Reading and compiling run on the blocking pool, away from the data path.
@@ -20,6 +20,7 @@ use super::compile_cost;
 use super::engine::Host;
 use super::error::LoadError;
 use super::generation::{Settings, Shared, TryOut, WasmPlugin};
+use super::grants::{self, Grants};
 use super::hooks::CacheResult;
 use super::inspect::{self, Inspection};
 use super::journal::budget_of;
@@ -40,7 +41,7 @@ impl Host {
         generation: u64,
     ) -> Result<Arc<dyn Plugin>, LoadError> {
         let path = consumer.plugin.path.clone();
-        let (component, inspection) = self.compiled(&consumer.plugin).await?;
+        let (component, inspection) = self.compiled(consumer).await?;
         let exports = Exports::of(&component, &inspection.contract).map_err(|detail| {
             LoadError::Mismatch {
                 path: path.clone(),
@@ -49,6 +50,7 @@ impl Host {
         })?;
         let pre = self.link(&path, &component)?;
         let digest: Arc<str> = inspection.digest.into();
+        let grants = self.grants(consumer).await?;
         let plugin = WasmPlugin::new(Shared {
             host: Arc::clone(self),
             pre,
@@ -65,6 +67,7 @@ impl Host {
                 shadow: false,
             }),
             log_budget: budget_of(&mut self.log_budgets.lock(), &consumer.name),
+            grants,
             settings: Arc::new(Settings::of(self, consumer)),
         });
         plugin.try_out().await.map_err(|error| match error {
@@ -96,8 +99,9 @@ impl Host {
 
     async fn compiled(
         self: &Arc<Self>,
-        source: &config::PluginSource,
+        consumer: &config::Consumer,
     ) -> Result<(Component, Inspection), LoadError> {
+        let source = &consumer.plugin;
         let path = source.path.clone();
         let internal = |detail: String| LoadError::Internal {
             path: path.clone(),
@@ -109,10 +113,25 @@ impl Host {
         let job = Job {
             path: source.path.clone(),
             sha256: source.sha256.clone(),
+            granted: consumer.capabilities.clone(),
         };
         tokio::task::spawn_blocking(move || job.run(&host))
             .await
             .map_err(|error| internal(error.to_string()))?
+    }
+
+    async fn grants(
+        self: &Arc<Self>,
+        consumer: &config::Consumer,
+    ) -> Result<Arc<Grants>, LoadError> {
+        let (host, settings) = (Arc::clone(self), consumer.clone());
+        let made = tokio::task::spawn_blocking(move || Grants::of(&host, &settings)).await;
+        let internal = |detail: String| LoadError::Internal {
+            path: consumer.plugin.path.clone(),
+            detail,
+        };
+        let made = made.map_err(|error| internal(error.to_string()))?;
+        made.map(Arc::new).map_err(internal)
     }
 
     fn link(
@@ -134,6 +153,7 @@ impl Host {
 struct Job {
     path: PathBuf,
     sha256: Option<String>,
+    granted: config::Capabilities,
 }
 
 impl Job {
@@ -148,6 +168,7 @@ impl Job {
             });
         }
         let inspection = inspect::check_component(&self.path, &bytes)?;
+        grants::check(&self.path, &inspection, &self.granted)?;
         let result = match host.cache.load(&host.engine, &digest) {
             Found::Hit(component) => {
                 (host.hooks.compile_cache)(CacheResult::Hit);

@@ -9,7 +9,9 @@
 //! ```text
 //! loader ─▶ inspect ─▶ cache ─▶ generation (pre-linked) ─▶ instance ─▶ abi (the call itself)
 //! (file)    (names)   (compiled)      ▲                        │
-//!                                  engine                   imports: runtime, log, metrics, inert WASI
+//!                                  engine                   imports: runtime, log, metrics, inert WASI,
+//!                                                                and what grants allow: http (outbound),
+//!                                                                secrets, variables, clock, randomness
 //! ```
 
 mod abi;
@@ -20,6 +22,7 @@ mod engine;
 mod error;
 mod failure;
 mod generation;
+pub mod grants;
 mod hooks;
 mod imports;
 pub mod inspect;
@@ -27,13 +30,15 @@ mod instance;
 mod journal;
 mod limiter;
 mod loader;
+mod outbound;
 mod reporter;
+mod secrets;
 mod state;
 
 pub use custom_metrics::CustomMetrics;
 pub use engine::Host;
 pub use error::LoadError;
-pub use hooks::{CacheResult, CountOfConsumer, PluginHooks};
+pub use hooks::{CacheResult, CountOfConsumer, HttpRequestOfConsumer, HttpResult, PluginHooks};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,9 +11,13 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::custom_metrics::CustomMetrics;
 use super::engine::TICK;
+use super::grants::Grants;
 use super::journal::Journal;
 use super::limiter::Limiter;
+use super::outbound::Trace;
 use super::reporter::Reporter;
+use super::secrets::Known;
+use crate::decide::trace_parent::TraceParent;
 
 /// Handles that an instance may hold at once: of WASI (streams, timers), and of resources of its
 /// own, which the host keeps a table of as well.
@@ -25,8 +29,16 @@ pub(super) struct Identity {
     pub(super) consumer: Arc<str>,
     pub(super) generation: u64,
     pub(super) digest: Arc<str>,
-    /// Whether what it does counts for nothing.
+    /// Whether what it derives, writes and asks for goes nowhere: a new version that is tried
+    /// beside the one at work.
     pub(super) shadow: bool,
+}
+
+impl Identity {
+    /// Whether this is a shadow run.
+    pub(super) fn in_shadow(&self) -> bool {
+        self.shadow
+    }
 }
 
 /// The data of a store.
@@ -35,6 +47,7 @@ pub(super) struct State {
     pub(super) table: ResourceTable,
     pub(super) limiter: Limiter,
     pub(super) identity: Arc<Identity>,
+    pub(super) grants: Arc<Grants>,
     pub(super) journal: Arc<Journal>,
     pub(super) custom_metrics: Arc<CustomMetrics>,
     pub(super) reporter: Reporter,
@@ -50,7 +63,10 @@ pub(super) struct Call {
     /// What the wall clock shows: milliseconds since 1970-01-01 UTC.
     pub(super) now_ms: i64,
     /// By event of the batch.
-    pub(super) offsets: Vec<u64>,
+    offsets: Vec<u64>,
+    /// By event of the batch; empty where no request may leave.
+    pub(super) traces: Vec<Option<Trace>>,
+    pub(super) secrets: Known,
     pub(super) random: Random,
 }
 
@@ -60,11 +76,12 @@ pub(super) struct Call {
 pub(super) struct DeadlinePassed;
 
 impl State {
-    /// `wasi` has nothing behind it but stdout and stderr.
+    /// `wasi` has nothing behind it but stdout, stderr and granted variables.
     pub(super) fn new(
         wasi: WasiCtx,
         limiter: Limiter,
         identity: Arc<Identity>,
+        grants: Arc<Grants>,
         journal: Arc<Journal>,
         custom_metrics: Arc<CustomMetrics>,
     ) -> Self {
@@ -76,6 +93,7 @@ impl State {
             table,
             limiter,
             identity,
+            grants,
             journal,
             custom_metrics,
             reporter: Reporter::default(),
@@ -84,6 +102,8 @@ impl State {
                 ticks_left: 0,
                 now_ms: 0,
                 offsets: Vec::new(),
+                traces: Vec::new(),
+                secrets: Known::default(),
                 random,
             },
         }
@@ -117,6 +137,21 @@ impl State {
         call.offsets.clear();
         call.offsets
             .extend(batch.events.iter().map(|event| event.offset));
+        call.traces.clear();
+        if self.grants.outbound.is_some() {
+            let traces = batch.events.iter().map(|event| trace(batch, event));
+            call.traces.extend(traces);
+        }
+    }
+
+    /// The call is over: what must not outlive it goes.
+    pub(super) fn end(&mut self) {
+        self.call.secrets.forget();
+    }
+
+    /// WASI as it is made by default, for what is granted of it.
+    pub(super) fn real(&mut self) -> &mut WasiCtx {
+        &mut self.wasi
     }
 
     /// Another tick has passed while the guest ran.
@@ -132,10 +167,37 @@ impl State {
     }
 }
 
+/// Bytes of a `tracestate` that are passed on; more may be cut by anyone, says the standard.
+const MAX_TRACE_STATE: usize = 512;
+
+/// The trace of an event, if it has a valid one.
+fn trace(batch: &wire::Batch<'_>, event: &wire::Event) -> Option<Trace> {
+    let start = event.headers_start as usize;
+    let end = start.checked_add(event.headers_count as usize)?;
+    let headers = batch.headers.get(start..end)?;
+    let value = |name: &[u8]| {
+        let mut named = headers
+            .iter()
+            .filter(|header| header.name.of(batch.data) == Some(name));
+        named.next_back()?.value.of(batch.data)
+    };
+    let parent = value(b"traceparent").and_then(TraceParent::parse)?;
+    let state = value(b"tracestate").filter(|state| state.len() <= MAX_TRACE_STATE);
+    Some(Trace {
+        parent: parent.to_string(),
+        state: state.map(<[u8]>::to_vec),
+    })
+}
+
 impl Call {
     /// When the call must be over.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// The offset of the event at this index of the batch.
+    pub(super) fn offset(&self, index: u32) -> Option<u64> {
+        self.offsets.get(index as usize).copied()
     }
 
     /// What is left of the budget.

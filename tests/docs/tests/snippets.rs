@@ -51,6 +51,7 @@ fn configurations_load_and_fragments_parse() -> Result<()> {
         write(folder.path(), "millstream.toml", &block.text)?;
         // What the guide of the configuration names beside it.
         write(folder.path(), "secrets/kafka", "secret\n")?;
+        write(folder.path(), "secrets/api-key", "secret\n")?;
         let included = "[consumer]\nname = \"a\"\nplugin = \"p.wasm\"\ntopics = [\"t\"]\n";
         write(folder.path(), "consumers/a.toml", included)?;
         let token = |name: &str| (name == "ADMIN_TOKEN").then(|| "secret".to_owned());

@@ -6,6 +6,7 @@ mod guide;
 pub mod handmade;
 pub mod memory;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -186,6 +187,8 @@ pub fn consumer(name: &str, config: &str) -> config::Consumer {
         config: config.into(),
         outputs: vec![output("default"), output("alerts")],
         on_lost_position: config::OnLostPosition::Stop,
+        capabilities: config::Capabilities::default(),
+        secrets: BTreeMap::new(),
     }
 }
 

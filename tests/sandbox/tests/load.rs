@@ -126,8 +126,8 @@ async fn imports_that_nobody_offers_are_refused() {
 
     let secrets = bench.forged("s.wasm", &[(metrics, "millstream:plugin/secrets@0.1.0")]);
     let error = refusal(&bench, &secrets.unwrap()).await;
-    assert!(matches!(error, LoadError::NotSupported { .. }), "{error}");
-    assert!(error.to_string().contains("not supported by this version"));
+    assert!(matches!(error, LoadError::NotGranted { .. }), "{error}");
+    assert!(error.remedy().contains("capabilities = { secrets = true }"));
 
     let foreign = bench.forged("f.wasm", &[(metrics, "acme-corp1:plugin/metrics@0.1.0")]);
     let error = refusal(&bench, &foreign.unwrap()).await;

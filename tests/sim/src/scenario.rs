@@ -1,12 +1,14 @@
 //! What a seed chooses: the consumer's settings, its lives, and what befalls them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millstream::config::{
-    Batch, CircuitBreaker, CommitCadence, Consumer, DeadLetter, Delivery, Deploy, InFlight, Limits,
-    OnLostPosition, Ordering, Output, PluginSource, Rate, Retry, Start, TopicPattern,
+    Batch, Capabilities, CircuitBreaker, CommitCadence, Consumer, DeadLetter, Delivery, Deploy,
+    InFlight, Limits, OnLostPosition, Ordering, Output, PluginSource, Rate, Retry, Start,
+    TopicPattern,
 };
 use millstream::decide::admission::Budget;
 use tokio::time::Instant;
@@ -271,5 +273,7 @@ fn settings(
             OnLostPosition::Beginning,
             OnLostPosition::End,
         ][random.usize(0..3)],
+        capabilities: Capabilities::default(),
+        secrets: BTreeMap::new(),
     }
 }

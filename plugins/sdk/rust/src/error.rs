@@ -88,6 +88,12 @@ impl Error {
         }))
     }
 
+    /// The same under another code, which fits the wall.
+    pub(crate) fn coded(mut self, code: String) -> Self {
+        self.0.code = Cow::Owned(code);
+        self
+    }
+
     /// A copy, for a failure that is reported for several events.
     pub(crate) fn duplicate(&self) -> Self {
         Self(self.0.clone())

@@ -102,6 +102,13 @@ impl<'a> Event<'a> {
         self.record.attempt
     }
 
+    /// Its place in the batch.
+    pub(crate) fn index(&self) -> u32 {
+        let start = self.batch.events.as_ptr().addr();
+        let own = std::ptr::from_ref(self.record).addr();
+        ((own - start) / size_of::<wire::Event>()) as u32
+    }
+
     fn header_records(&self) -> &'a [wire::Header] {
         let start = self.record.headers_start as usize;
         start

@@ -44,7 +44,45 @@ pub(crate) use recorder::*;
 #[cfg(target_arch = "wasm32")]
 mod component {
     use super::{Declaration, Instrument, Level};
-    use crate::bindings::millstream::plugin::{log, metrics, runtime};
+    use crate::bindings::millstream::plugin::{http, log, metrics, runtime, secrets};
+    use crate::http::{Error, Request, Response};
+
+    pub(crate) fn secret(name: &str) -> Option<String> {
+        secrets::get(name)
+    }
+
+    pub(crate) fn http_send(requests: Vec<Request>) -> Vec<Result<Response, Error>> {
+        let header = |(name, value)| http::Header { name, value };
+        let requests: Vec<_> = requests
+            .into_iter()
+            .map(|request| http::Request {
+                event: request.event,
+                method: request.method,
+                url: request.url,
+                headers: request.headers.into_iter().map(header).collect(),
+                body: request.body,
+                timeout_ms: request.timeout_ms,
+            })
+            .collect();
+        http::send(&requests).into_iter().map(answered).collect()
+    }
+
+    fn answered(answer: Result<http::Response, http::Error>) -> Result<Response, Error> {
+        let header = |header: http::Header| (header.name, header.value);
+        match answer {
+            Ok(response) => Ok(Response {
+                status: response.status,
+                headers: response.headers.into_iter().map(header).collect(),
+                body: response.body,
+            }),
+            Err(http::Error::Denied(why)) => Err(Error::Denied(why)),
+            Err(http::Error::Invalid(why)) => Err(Error::Invalid(why)),
+            Err(http::Error::TimedOut) => Err(Error::TimedOut),
+            Err(http::Error::Unreachable(why)) => Err(Error::Unreachable(why)),
+            Err(http::Error::TooLarge) => Err(Error::TooLarge),
+            Err(http::Error::Other(why)) => Err(Error::Other(why)),
+        }
+    }
 
     pub(crate) fn property(name: &str) -> Option<String> {
         runtime::property(name)
@@ -114,8 +152,21 @@ mod component {
 #[cfg(not(target_arch = "wasm32"))]
 mod recorder {
     use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
 
     use super::{Declaration, Instrument, Level};
+    use crate::http::{Error, Request, Response};
+
+    /// Answers the requests of a plugin.
+    pub(crate) type Responder = dyn Fn(&Request) -> Result<Response, Error>;
+
+    /// What a plugin meets outside of itself on this thread.
+    #[derive(Clone, Default)]
+    pub(crate) struct Surroundings {
+        pub http: Option<Rc<Responder>>,
+        pub secrets: BTreeMap<String, String>,
+    }
 
     /// What a plugin logged and reported on this thread.
     #[derive(Clone, Debug, Default)]
@@ -123,14 +174,39 @@ mod recorder {
         pub logs: Vec<(Level, String)>,
         pub series: Vec<(String, Instrument)>,
         pub points: Vec<(u32, f64)>,
+        pub requests: Vec<Request>,
     }
 
     thread_local! {
+        static SURROUNDINGS: RefCell<Surroundings> = RefCell::default();
         static RECORDED: RefCell<Recorded> = RefCell::default();
     }
 
     pub(crate) fn take_recorded() -> Recorded {
         RECORDED.with_borrow_mut(std::mem::take)
+    }
+
+    /// From now on on this thread.
+    pub(crate) fn surround(with: Surroundings) {
+        SURROUNDINGS.set(with);
+    }
+
+    pub(crate) fn secret(name: &str) -> Option<String> {
+        SURROUNDINGS.with_borrow(|around| around.secrets.get(name).cloned())
+    }
+
+    pub(crate) fn http_send(requests: Vec<Request>) -> Vec<Result<Response, Error>> {
+        // Not borrowed while it answers: it may be a plugin's own code.
+        let responder = SURROUNDINGS.with_borrow(|around| around.http.clone());
+        let answer = |request: &Request| match &responder {
+            Some(responder) => responder(request),
+            None => Err(Error::Denied(
+                "this test has no answers; give them by Harness::http".into(),
+            )),
+        };
+        let answers = requests.iter().map(answer).collect();
+        RECORDED.with_borrow_mut(|recorded| recorded.requests.extend(requests));
+        answers
     }
 
     pub(crate) fn property(_name: &str) -> Option<String> {

@@ -50,11 +50,13 @@ mod export;
 #[cfg(not(target_arch = "wasm32"))]
 mod harness;
 mod host;
+pub mod http;
 pub mod log;
 pub mod metrics;
 mod outbox;
 mod pace;
 mod runner;
+pub mod secrets;
 mod setup;
 
 pub use consumer::Consumer;

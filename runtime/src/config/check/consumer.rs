@@ -11,7 +11,8 @@ use super::super::resolved::{Consumer, Delivery, OnLostPosition, Ordering, Runti
 use super::super::section::Section;
 use super::super::written::{Table, Value};
 use super::{
-    breaker, budget, config, deploy, filter, later, limits, names, outputs, plugin, retry, start,
+    breaker, budget, capabilities, config, deploy, filter, later, limits, names, outputs, plugin,
+    retry, start,
 };
 
 /// A consumer and where it says what; to be checked against the others.
@@ -72,6 +73,7 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
             ],
         )
         .unwrap_or_default();
+    let (capabilities, secrets) = capabilities::capabilities(&mut section, enabled);
     later::later(&mut section);
     let draft = Draft {
         name: section.place_of("name").clone(),
@@ -105,6 +107,8 @@ pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Run
             config,
             outputs,
             on_lost_position,
+            capabilities,
+            secrets,
         },
     };
     section.finish();

@@ -10,6 +10,7 @@ mod admin;
 mod breaker;
 mod broker;
 mod budget;
+mod capabilities;
 mod config;
 mod consumer;
 mod crossing;

@@ -55,9 +55,9 @@ pub struct Consumer {
     pub rate: Option<String>,
     /// How another version of the plugin is tried before it is trusted.
     pub deploy: Option<Deploy>,
-    /// What the plugin is granted beyond computing; this version grants nothing.
+    /// What the plugin is granted beyond computing; nothing unless named.
     pub capabilities: Option<Capabilities>,
-    /// Not supported by this version. Secrets that the plugin may read, by name.
+    /// Secrets that the plugin may read, by name; needs the capability `secrets`.
     pub secrets: Option<BTreeMap<String, SecretReference>>,
     /// What the plugin's `init` gets as JSON; holds no secret.
     #[schemars(extend("default" = {}))]
@@ -284,19 +284,27 @@ pub struct Deploy {
     pub state_version: Option<Or<u32>>,
 }
 
-/// What the plugin is granted beyond computing; this version grants nothing.
+/// What the plugin is granted beyond computing; nothing unless named.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Capabilities {
-    /// Hosts and ports that it may call.
+    /// Where it may send requests: "host:port", or "host" for the default port of the scheme. A
+    /// name that resolves to a private address needs that address in the list, too.
+    #[schemars(extend("default" = []))]
     pub http: Option<Vec<String>>,
-    /// Environment variables that it may read.
+    /// Environment variables that it sees, as they are when an instance starts.
+    #[schemars(extend("default" = []))]
     pub env: Option<Vec<String>>,
-    /// Whether it sees the wall clock.
+    /// Whether it sees the real wall clock; else the newest timestamp of the batch.
+    #[schemars(extend("default" = false))]
     pub clock: Option<Or<bool>>,
-    /// Whether it gets real randomness.
+    /// Whether its random numbers are random; else they follow from the batch's place.
+    #[schemars(extend("default" = false))]
     pub random: Option<Or<bool>>,
-    /// Whether it may keep state.
+    /// Whether it may read the consumer's `secrets`.
+    #[schemars(extend("default" = false))]
+    pub secrets: Option<Or<bool>>,
+    /// Not supported by this version. Whether it may keep state.
     pub state: Option<Value>,
 }
 

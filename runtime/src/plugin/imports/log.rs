@@ -12,7 +12,7 @@ impl Host for State {
     }
 
     fn write(&mut self, level: Level, event: Option<u32>, message: String, fields: Vec<Field>) {
-        let offset = event.and_then(|index| self.call.offsets.get(index as usize).copied());
+        let offset = event.and_then(|index| self.call.offset(index));
         self.journal
             .entry(severity(level), offset, &message, &flat(&fields));
     }

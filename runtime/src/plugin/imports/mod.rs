@@ -1,8 +1,11 @@
-//! What every plugin may import: our `runtime`, `log` and `metrics`, and WASI with nothing behind it.
+//! What plugins may import: our `runtime`, `log` and `metrics`, WASI with nothing behind it, and
+//! `http` and `secrets`, which answer those alone who are granted them.
 
+mod http;
 mod log;
 mod metrics;
 mod runtime;
+mod secrets;
 mod stdio;
 mod unlinked;
 mod wasi;
@@ -24,9 +27,15 @@ mod bindings {
                 import millstream:plugin/runtime@0.1.0;
                 import millstream:plugin/log@0.1.0;
                 import millstream:plugin/metrics@0.1.0;
+                import millstream:plugin/secrets@0.1.0;
+                import millstream:plugin/http@0.1.0;
             }
         ",
         world: "millstream:host/imports",
+        imports: {
+            "millstream:plugin/http.send": async | trappable,
+            "millstream:plugin/secrets.get": async | trappable,
+        },
     });
 }
 

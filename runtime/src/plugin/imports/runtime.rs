@@ -10,8 +10,13 @@ impl Host for State {
             "consumer" => Some(self.identity.consumer.to_string()),
             "generation" => Some(self.identity.generation.to_string()),
             "plugin.digest" => Some(self.identity.digest.to_string()),
-            "shadow" => Some(self.identity.shadow.to_string()),
-            _ => None,
+            "shadow" => Some(self.identity.in_shadow().to_string()),
+            // Tells a secret that cannot be read now from one that there is not.
+            other => {
+                let name = other.strip_prefix("secret.")?;
+                let secrets = self.grants.secrets.as_ref()?;
+                secrets.has(name).then(|| "true".to_owned())
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! WASI as a plugin meets it: complete, so that no language's standard library fails to link, and
-//! inert: no folder, variable, argument, socket or name look-up.
+//! inert: no folder, argument, socket or name look-up, and no variable that is not granted.
 //!
 //! What would let a plugin wait, or see the world, is replaced here: `poll` ends at the deadline,
 //! the wall clock shows the batch's newest timestamp (1970 in `init`, which has no batch), random
-//! numbers follow from the batch's place (in `init` from the consumer's name). The monotonic clock
-//! is real.
+//! numbers follow from the batch's place (in `init` from the consumer's name). The capabilities
+//! `clock` and `random` make those two real. The monotonic clock is real in any case.
 
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ use wasmtime_wasi::p2::bindings::io::poll;
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 
 use super::stdio::Lines;
+use crate::clock;
+use crate::plugin::grants::Grants;
 use crate::plugin::journal::Journal;
 use crate::plugin::state::{DeadlinePassed, State};
 
@@ -26,9 +28,14 @@ const MAX_RANDOM: u64 = 1 << 20;
 /// Pollables that one call of a guest may wait for.
 const MAX_POLL: usize = 256;
 
-/// A context with nothing but stdout and stderr, which go to the log.
-pub(in crate::plugin) fn context(journal: &Arc<Journal>) -> WasiCtx {
-    WasiCtx::builder()
+/// A context with stdout and stderr, which go to the log, the variables that are granted, as they
+/// are now, and nothing else.
+pub(in crate::plugin) fn context(journal: &Arc<Journal>, grants: &Grants) -> WasiCtx {
+    let mut builder = WasiCtx::builder();
+    for (name, value) in grants.variables() {
+        builder.env(name, value);
+    }
+    builder
         .stdout(Lines::new(Arc::clone(journal), tracing::Level::INFO))
         .stderr(Lines::new(Arc::clone(journal), tracing::Level::WARN))
         .allow_tcp(false)
@@ -89,7 +96,11 @@ impl poll::HostPollable for State {
 
 impl wall_clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<Datetime> {
-        let milliseconds = u64::try_from(self.call.now_ms).unwrap_or_default();
+        let now_ms = match self.grants.clock {
+            true => clock::now_ms(),
+            false => self.call.now_ms,
+        };
+        let milliseconds = u64::try_from(now_ms).unwrap_or_default();
         Ok(Datetime {
             seconds: milliseconds / 1_000,
             nanoseconds: (milliseconds % 1_000) as u32 * 1_000_000,
@@ -110,7 +121,17 @@ fn random_bytes(state: &mut State, length: u64) -> wasmtime::Result<Vec<u8>> {
             "it asks for too many random bytes at once",
         ));
     }
-    Ok(state.call.random.bytes(length as usize))
+    match state.grants.random {
+        true => random::Host::get_random_bytes(state.real().random(), length),
+        false => Ok(state.call.random.bytes(length as usize)),
+    }
+}
+
+fn random_number(state: &mut State) -> wasmtime::Result<u64> {
+    match state.grants.random {
+        true => random::Host::get_random_u64(state.real().random()),
+        false => Ok(state.call.random.next()),
+    }
 }
 
 impl random::Host for State {
@@ -119,7 +140,7 @@ impl random::Host for State {
     }
 
     fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.call.random.next())
+        random_number(self)
     }
 }
 
@@ -129,12 +150,12 @@ impl insecure::Host for State {
     }
 
     fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.call.random.next())
+        random_number(self)
     }
 }
 
 impl insecure_seed::Host for State {
     fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
-        Ok((self.call.random.next(), self.call.random.next()))
+        Ok((random_number(self)?, random_number(self)?))
     }
 }

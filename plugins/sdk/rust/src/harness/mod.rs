@@ -12,13 +12,16 @@
 mod answer;
 mod event;
 
+use std::rc::Rc;
+
 use millstream_wire as wire;
 use wire::{Limits, Remedy};
 
 pub use answer::{Answer, Derived, Failed};
 pub use event::TestEvent;
 
-use crate::host::{Instrument, Recorded, take_recorded};
+use crate::host::{Instrument, Recorded, Surroundings, surround, take_recorded};
+use crate::http;
 use crate::log::Level;
 use crate::runner::{Handler, Runner};
 use crate::{Consumer, Event, Events, Outbox, Result, Setup};
@@ -53,6 +56,7 @@ pub struct Harness {
     config: String,
     outputs: Vec<String>,
     limits: Limits,
+    surroundings: Surroundings,
 }
 
 /// An instance, whatever plugin it is of.
@@ -109,6 +113,7 @@ impl Harness {
                 output_bytes: 16 << 20,
                 headers: 64,
             },
+            surroundings: Surroundings::default(),
         }
     }
 
@@ -130,6 +135,24 @@ impl Harness {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Answers the plugin's requests; without it each is denied. Called once for each request in each
+    /// of the ways that a case is run, so equal requests should get equal answers.
+    #[must_use]
+    pub fn http(
+        mut self,
+        answer: impl Fn(&http::Request) -> std::result::Result<http::Response, http::Error> + 'static,
+    ) -> Self {
+        self.surroundings.http = Some(Rc::new(answer));
+        self
+    }
+
+    /// Adds one to the consumer's `secrets`.
+    #[must_use]
+    pub fn secret(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.surroundings.secrets.insert(name.into(), value.into());
         self
     }
 
@@ -175,6 +198,7 @@ impl Harness {
     }
 
     fn instance(&self) -> Result<Box<dyn Process>> {
+        surround(self.surroundings.clone());
         (self.start)(Setup::new(self.config.clone(), self.outputs.clone()))
     }
 
@@ -300,6 +324,11 @@ impl Run {
     /// What the plugin logged while the events ran one by one; fields follow the message.
     pub fn logs(&self) -> &[(Level, String)] {
         &self.recorded.logs
+    }
+
+    /// The requests that the plugin sent while the events ran one by one, in order.
+    pub fn requests(&self) -> &[http::Request] {
+        &self.recorded.requests
     }
 
     /// What was reported to a metric while the events ran one by one, by `name`, or
