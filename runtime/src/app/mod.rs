@@ -9,6 +9,7 @@
 //! ```
 
 mod deploy;
+mod fetched;
 mod health;
 mod idle;
 mod reload;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::deploy::{Running, Surroundings};
 use self::health::RuntimeHealth;
 use self::reload::{Current, Reloader, Request};
-use crate::admin::{self, State};
+use crate::admin::{self, Certificate, State};
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::kafka::KafkaBroker;
 use crate::broker::remote::store_id;
@@ -208,6 +209,7 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
 
 /// Everything between an open broker and consumers at work.
 async fn start(config: &Config, surroundings: &Surroundings) -> anyhow::Result<Running> {
+    let config = &fetched::fetched(config.clone()).await?;
     let mut loaded = Vec::new();
     for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
         let Surroundings { host, metrics, .. } = surroundings;
@@ -288,6 +290,7 @@ fn admin_state(
 /// The sockets of the control plane, bound before anything else starts.
 struct Listeners {
     admin: TcpListener,
+    certificate: Option<Arc<Certificate>>,
     metrics: Option<TcpListener>,
 }
 
@@ -300,7 +303,17 @@ impl Listeners {
                 ))
             })
         };
+        let certificate = match admin.tls.clone() {
+            None => None,
+            Some(tls) => {
+                let reading = tokio::task::spawn_blocking(move || Certificate::read(&tls));
+                let read = reading.await.context("reading the certificate panicked")?;
+                let unfit = |unfit| StartFailure::Configuration(format!("[admin] tls: {unfit}"));
+                Some(read.map_err(unfit)?)
+            }
+        };
         Ok(Self {
+            certificate,
             admin: bind(admin.listen, "[admin] listen").await?,
             metrics: match admin.metrics_listen {
                 Some(address) => Some(bind(address, "[metrics] listen").await?),
@@ -323,7 +336,13 @@ impl Listeners {
                 }
             };
             tokio::join!(
-                admin::serve(self.admin, state.clone(), &admin, stop.clone()),
+                admin::serve(
+                    self.admin,
+                    self.certificate,
+                    state.clone(),
+                    &admin,
+                    stop.clone()
+                ),
                 metrics
             );
         })
@@ -411,9 +430,19 @@ async fn wait(
             _ = hang_up.recv() => Request { cause: "SIGHUP", reply: None },
             Some(request) = asked.recv() => request,
         };
-        let prepared = tokio::select! {
-            prepared = reloader.prepare(running) => prepared,
+        // A server may take minutes to send a plugin.
+        let read = tokio::select! {
+            read = reloader.read() => read,
             interrupted = signals.next() => return Ended::Signal { interrupted },
+            error = broker.broken() => return Ended::Failed(error.into()),
+            error = running.failed() => return Ended::Failed(error),
+        };
+        let prepared = match read {
+            Err(error) => Err(error),
+            Ok(config) => tokio::select! {
+                prepared = reloader.prepare(config, running) => prepared,
+                interrupted = signals.next() => return Ended::Signal { interrupted },
+            },
         };
         if let Err(error) = reloader.deploy(request, prepared, running).await {
             return Ended::Failed(error);

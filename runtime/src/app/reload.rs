@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::deploy::{self, Loaded, Running, Surroundings};
+use super::fetched::fetched;
 use super::topics;
 use crate::admin::{ReloadReport, ReloadStep};
 use crate::clock;
@@ -139,9 +140,8 @@ impl Reloader {
     /// Everything that can fail, away from what runs. Dropping the future changes nothing.
     ///
     /// # Errors
-    /// All that is wrong with the newest configuration and its plugins.
-    pub async fn prepare(&self, running: &Running) -> anyhow::Result<Prepared> {
-        let config = self.read().await?;
+    /// All that is wrong with the plugins of the new configuration.
+    pub async fn prepare(&self, config: Config, running: &Running) -> anyhow::Result<Prepared> {
         let wanted = digests(&config).await?;
         let steps = deploy_plan::plan(&running.versions(), &wanted);
         let mut loaded = Vec::new();
@@ -180,7 +180,11 @@ impl Reloader {
         })
     }
 
-    async fn read(&self) -> anyhow::Result<Config> {
+    /// The newest configuration, its plugins fetched. Dropping the future changes nothing.
+    ///
+    /// # Errors
+    /// All that is wrong with it, or every plugin that cannot be had.
+    pub async fn read(&self) -> anyhow::Result<Config> {
         let file = self.file.clone();
         let reading = tokio::task::spawn_blocking(move || {
             config::load(&file, ENVIRONMENT).map_err(|problems| problems.render(false))
@@ -188,7 +192,7 @@ impl Reloader {
         let read = reading
             .await
             .context("reading the configuration panicked")?;
-        read.map_err(anyhow::Error::msg)
+        fetched(read.map_err(anyhow::Error::msg)?).await
     }
 
     /// What is left to go wrong is a consumer that fails by itself.

@@ -10,6 +10,7 @@ mod checks;
 mod environment;
 pub mod filter;
 mod include;
+pub mod origin;
 mod problem;
 mod redact;
 mod resolved;

@@ -12,6 +12,7 @@ pub mod pace;
 pub mod position_codec;
 pub mod rate;
 pub mod reminder;
+pub mod retrieval;
 pub mod routing;
 pub mod verdict;
 mod window;

@@ -6,9 +6,11 @@
 //!        ──▶ cluster  several of them, each behind a proxy ──▶ proxy  cuts and delays ──▶ frames
 //!        ──▶ plugins  components, built once
 //!        ──▶ retail   order lines; metrics  what a scrape says; wait  polls with a deadline
+//!        ──▶ web      a server that answers as the test says ──▶ certificates  whom to trust
 //!        ──▶ vitals   what a process takes of the machine
 //! ```
 
+pub mod certificates;
 pub mod cluster;
 pub mod frames;
 pub mod guard;
@@ -23,4 +25,5 @@ pub mod proxy;
 pub mod retail;
 pub mod vitals;
 pub mod wait;
+pub mod web;
 pub mod workspace;
