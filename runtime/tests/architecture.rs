@@ -16,7 +16,7 @@ const LAYERS: &[&[&[&str]]] = &[
     &[&["cli"]],
     &[&["app"]],
     &[&["consumer", "metrics"], &["admin"]],
-    &[&["broker"], &["plugin"]],
+    &[&["broker"], &["plugin"], &["fetch"]],
     &[&["decide"]],
     &[&[
         "config",
@@ -26,6 +26,7 @@ const LAYERS: &[&[&[&str]]] = &[
         "clock",
         "logging",
         "mutation",
+        "tls",
     ]],
 ];
 

@@ -1,8 +1,8 @@
 //! Who may come in: every request passes here before a handler sees it.
 //!
 //! ```text
-//! request ─▶ Host ─▶ Origin, Sec-Fetch-Site ─▶ Content-Type ─▶ token ─▶ handler
-//!             421            403                   415          401
+//! request ─▶ Host ─▶ Origin, Sec-Fetch-Site ─▶ Content-Type ─▶ token or cookie ─▶ handler
+//!             421            403                   415             401, 403
 //! ```
 //!
 //! The interface stands on the operator's machine, where a web page in the operator's browser can
@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, ORIGIN,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST,
+    HeaderName, ORIGIN, TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -26,6 +27,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::answer::error;
+use super::session::Sessions;
+use crate::clock;
 use crate::config::secret::Secret;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -40,6 +43,8 @@ pub struct Door {
     hosts: Option<Vec<String>>,
     /// Digest of the token: what is compared has one length whatever was sent.
     token: Option<[u8; 32]>,
+    /// The cookies that stand for the token; there are none where there is no token.
+    sessions: Option<Sessions>,
 }
 
 /// Why a request is turned away.
@@ -65,7 +70,19 @@ impl Door {
         Self {
             hosts: Some(hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
             token: token.map(|token| Sha256::digest(token.reveal().as_bytes()).into()),
+            sessions: token.map(|_| Sessions::fresh()),
         }
+    }
+
+    /// The same, on a listener that speaks TLS: its cookies go nowhere else.
+    pub fn over_tls(mut self, tls: bool) -> Self {
+        self.sessions = self.sessions.map(|sessions| sessions.over_tls(tls));
+        self
+    }
+
+    /// The cookies that stand for the token, where there is one.
+    pub fn sessions(&self) -> Option<&Sessions> {
+        self.sessions.as_ref()
     }
 
     /// The door of the metrics listener, which scrapers reach under any name. It has nothing to
@@ -74,6 +91,7 @@ impl Door {
         Self {
             hosts: None,
             token: None,
+            sessions: None,
         }
     }
 
@@ -126,6 +144,11 @@ impl Door {
         }
         let refusal = |reason| Err(Refusal::new(StatusCode::UNAUTHORIZED, reason));
         let Some(given) = one(headers, &AUTHORIZATION)? else {
+            let cookies = one(headers, &COOKIE)?.unwrap_or_default();
+            let mut sessions = self.sessions.iter();
+            if sessions.any(|sessions| sessions.knows(cookies, clock::now_ms())) {
+                return from_a_page(method, headers);
+            }
             return refusal("the token is missing: send `Authorization: Bearer TOKEN`");
         };
         let given = match given.split_once(' ') {
@@ -224,6 +247,21 @@ fn check_origin(host: &str, headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// A cookie is sent by the browser, not by the page: what changes something must also say which page
+/// it comes from, as every browser does that knows `SameSite`. That it is one of ours was seen
+/// before.
+fn from_a_page(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    let says = headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_SITE);
+    match says || matches!(*method, Method::GET | Method::HEAD) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "with a cookie a request must say by `Origin` which page it comes from; tools send the \
+             token instead",
+        )),
+    }
+}
+
 /// What changes something must come with a content type that a form or a script of another page
 /// cannot send unasked; a DELETE without a body needs none, for a browser asks before any DELETE.
 fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -232,10 +270,13 @@ fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), Refusa
     }
     let given = one(headers, &CONTENT_TYPE)?;
     let fits = match given {
-        Some(given) => given
-            .trim_start()
-            .get(..12)
-            .is_some_and(|start| start.eq_ignore_ascii_case("application/")),
+        Some(given) => {
+            let kind = given.split(';').next().unwrap_or_default().trim();
+            let (class, form) = kind.split_once('/').unwrap_or_default();
+            // The one of these that a form can send.
+            let of_a_form = form.eq_ignore_ascii_case("x-www-form-urlencoded");
+            class.eq_ignore_ascii_case("application") && !form.is_empty() && !of_a_form
+        }
         None => *method == Method::DELETE,
     };
     match fits {
@@ -252,6 +293,9 @@ fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), Refusa
 /// answer from being framed, sniffed, cached or given other pages' content.
 pub async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let admitted = door.admit(request.method(), request.uri(), request.headers());
+    // Where a proxy before us reads the length of such a body differently, what it takes for its
+    // end would be the next request here. So there is none on this connection.
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
     let mut response = match admitted {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
@@ -271,6 +315,9 @@ pub async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) 
         (CACHE_CONTROL, "no-store"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if chunked {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -406,6 +453,13 @@ mod tests {
             (Method::POST, Some("text/plain; application/json"), 415),
             (Method::POST, Some("multipart/form-data; boundary=x"), 415),
             (Method::POST, Some("applicatio"), 415),
+            (Method::POST, Some("application/"), 415),
+            (Method::POST, Some("application/x-www-form-urlencoded"), 415),
+            (
+                Method::POST,
+                Some(" Application/X-WWW-Form-Urlencoded ;a=b"),
+                415,
+            ),
             (Method::POST, None, 415),
             (Method::PUT, None, 415),
             (Method::OPTIONS, None, 415),
@@ -448,6 +502,48 @@ mod tests {
             let got = status(&door, method.clone(), path, &pairs);
             assert_eq!(got, wanted, "{method} {path} {given:?}");
         }
+    }
+
+    /// A cookie comes along with whatever page sends the request.
+    #[test]
+    fn a_cookie_stands_for_the_token_on_our_own_pages() {
+        let door = Door::new(&[], Some(&Secret::new("hunter2")));
+        let cookie = door.sessions().unwrap().cookie(clock::now_ms());
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        let forged = format!("{cookie}0");
+        let ours = ("origin", "http://localhost");
+        let fetch = ("sec-fetch-site", "same-origin");
+        for (method, cookie, more, wanted) in [
+            (Method::GET, &cookie, None, 200),
+            (Method::GET, &forged, None, 401),
+            (Method::DELETE, &cookie, None, 403),
+            (Method::DELETE, &cookie, Some(ours), 200),
+            (Method::DELETE, &cookie, Some(fetch), 200),
+            (
+                Method::DELETE,
+                &cookie,
+                Some(("sec-fetch-site", "cross-site")),
+                403,
+            ),
+            (
+                Method::DELETE,
+                &cookie,
+                Some(("origin", "http://evil.example")),
+                403,
+            ),
+            (Method::DELETE, &forged, Some(ours), 401),
+        ] {
+            let mut pairs = vec![("host", "localhost"), ("cookie", cookie.as_str())];
+            pairs.extend(more);
+            let got = status(&door, method.clone(), "/topics/t", &pairs);
+            assert_eq!(got, wanted, "{method} {pairs:?}");
+        }
+        let wrong = [
+            ("host", "localhost"),
+            ("cookie", cookie.as_str()),
+            ("authorization", "Bearer x"),
+        ];
+        assert_eq!(status(&door, Method::GET, "/topics/t", &wrong), 401);
     }
 
     #[test]

@@ -1,19 +1,23 @@
 //! The HTTP interface of a running runtime.
 //!
 //! ```text
-//!          ┌ server.rs ─────────────┐  ┌ door.rs ┐  ┌ handlers ────────────────────────┐
-//! socket ─▶│ cap, time-outs, limits │─▶│ admit?  │─▶│ produce.rs read.rs api.rs here   │─▶ Topics
-//!          └────────────────────────┘  └─────────┘  └──────────────────────────────────┘   Health
+//!          ┌ server.rs ──────────────────┐  ┌ door.rs ┐  ┌ handlers ────────────────────┐
+//! socket ─▶│ seats, TLS, time-outs, sizes │─▶│ admit?  │─▶│ produce.rs read.rs api.rs …  │─▶ Topics
+//!          └─────────────────────────────┘  └─────────┘  └──────────────────────────────┘   Health
 //! ```
 
 pub mod answer;
 mod api;
 mod budget;
+mod certificate;
 pub mod door;
 pub mod produce;
 mod read;
+mod reader;
 pub mod report;
+mod seats;
 mod server;
+pub mod session;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +33,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router, middleware};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+pub use self::certificate::Certificate;
 pub use self::report::{
     ConsumerReport, DeployRequest, Health, NotDone, Operator, PartitionReport, Readiness,
     ReloadReport, ReloadStep, RollbackRequest, ShadowSummary, Wish,
@@ -122,11 +127,18 @@ fn shutting_down() -> Refused {
 
 /// All routes behind their door.
 pub fn router(state: Arc<State>, admin: &Admin) -> Router {
-    let door = Arc::new(Door::new(&admin.hosts, admin.token.as_ref()));
+    let door = Door::new(&admin.hosts, admin.token.as_ref()).over_tls(admin.tls.is_some());
+    let door = Arc::new(door);
+    let (opening, closing) = (door.clone(), door.clone());
     let routes = figures()
         .route("/", get(index))
         .route("/topics/{topic}", get(read::events).post(produce::events))
         .route("/-/reload", post(api::reload))
+        .route(
+            "/-/session",
+            post(async move || session::open(&opening))
+                .delete(async move || session::close(&closing)),
+        )
         .route("/api/v1/consumers", get(api::consumers))
         .route("/api/v1/consumers/{consumer}/skip", post(api::skip))
         .route("/api/v1/consumers/{consumer}/deploy", post(api::deploy))

@@ -112,7 +112,7 @@ async fn try_load(
             return Err(StartFailure::Configuration(format!(
                 "consumer {}: plugin {}: {error}",
                 consumer.name,
-                consumer.plugin.path.display()
+                consumer.plugin.shown()
             ))
             .into());
         }

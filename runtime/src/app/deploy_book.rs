@@ -86,6 +86,7 @@ impl DeployBook {
             plugin: config::PluginSource {
                 path: self.component(&build.digest),
                 sha256: Some(digits(&build.digest).to_owned()),
+                remote: None,
             },
             config: build.config.as_str().into(),
             ..settings.clone()

@@ -10,6 +10,7 @@
 
 mod deploy;
 mod deploy_book;
+mod fetched;
 mod health;
 mod idle;
 mod reload;
@@ -31,7 +32,7 @@ use self::deploy::{Running, Surroundings};
 use self::deploy_book::DeployBook;
 use self::health::RuntimeHealth;
 use self::reload::{Current, Reloader, Request};
-use crate::admin::{self, State, Wish};
+use crate::admin::{self, Certificate, NotDone, State, Wish};
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::kafka::KafkaBroker;
 use crate::broker::remote::store_id;
@@ -214,6 +215,7 @@ async fn start(
     config: &Config,
     surroundings: &Surroundings,
 ) -> anyhow::Result<(Running, DeployBook)> {
+    let config = &fetched::fetched(config.clone()).await?;
     let (named, wrong) = reload::digests(config).await?;
     if !wrong.is_empty() {
         return Err(StartFailure::Configuration(wrong.join("\n")).into());
@@ -321,6 +323,7 @@ fn admin_state(
 /// The sockets of the control plane, bound before anything else starts.
 struct Listeners {
     admin: TcpListener,
+    certificate: Option<Arc<Certificate>>,
     metrics: Option<TcpListener>,
 }
 
@@ -333,7 +336,17 @@ impl Listeners {
                 ))
             })
         };
+        let certificate = match admin.tls.clone() {
+            None => None,
+            Some(tls) => {
+                let reading = tokio::task::spawn_blocking(move || Certificate::read(&tls));
+                let read = reading.await.context("reading the certificate panicked")?;
+                let unfit = |unfit| StartFailure::Configuration(format!("[admin] tls: {unfit}"));
+                Some(read.map_err(unfit)?)
+            }
+        };
         Ok(Self {
+            certificate,
             admin: bind(admin.listen, "[admin] listen").await?,
             metrics: match admin.metrics_listen {
                 Some(address) => Some(bind(address, "[metrics] listen").await?),
@@ -356,7 +369,13 @@ impl Listeners {
                 }
             };
             tokio::join!(
-                admin::serve(self.admin, state.clone(), &admin, stop.clone()),
+                admin::serve(
+                    self.admin,
+                    self.certificate,
+                    state.clone(),
+                    &admin,
+                    stop.clone()
+                ),
                 metrics
             );
         })
@@ -455,9 +474,26 @@ async fn wait(
             reloader.pause(request, &consumer, paused, running).await;
             continue;
         }
-        let prepared = tokio::select! {
-            prepared = reloader.prepare(&request.wish, running) => prepared,
-            interrupted = signals.next() => return Ended::Signal { interrupted },
+        // A server may take minutes to send a plugin.
+        let reading = reloader.read();
+        tokio::pin!(reading);
+        let read = loop {
+            tokio::select! {
+                read = &mut reading => break read,
+                interrupted = signals.next() => return Ended::Signal { interrupted },
+                error = broker.broken() => return Ended::Failed(error.into()),
+                happened = running.next() => match happened {
+                    Ok(judged) => reloader.judged(&judged, running).await,
+                    Err(error) => return Ended::Failed(error),
+                },
+            }
+        };
+        let prepared = match read {
+            Err(error) => Err(NotDone::Refused(format!("{error:#}"))),
+            Ok(config) => tokio::select! {
+                prepared = reloader.prepare(config, &request.wish, running) => prepared,
+                interrupted = signals.next() => return Ended::Signal { interrupted },
+            },
         };
         if let Err(error) = reloader.deploy(request, prepared, running).await {
             return Ended::Failed(error);

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::deploy::{self, Judged, Loaded, Running, Surroundings};
 use super::deploy_book::{self, DeployBook};
+use super::fetched::fetched;
 use super::{topics, wish};
 use crate::admin::{NotDone, ReloadReport, ReloadStep, ShadowSummary, Wish};
 use crate::clock;
@@ -205,10 +206,14 @@ impl Reloader {
     /// Everything that can fail, away from what runs. Dropping the future changes nothing.
     ///
     /// # Errors
-    /// All that is wrong with the newest configuration and its plugins, or with the wish.
-    pub async fn prepare(&self, wish: &Wish, running: &Running) -> Result<Prepared, NotDone> {
+    /// All that is wrong with the plugins of the new configuration, or with the wish.
+    pub async fn prepare(
+        &self,
+        config: Config,
+        wish: &Wish,
+        running: &Running,
+    ) -> Result<Prepared, NotDone> {
         let refused = |error: anyhow::Error| NotDone::Refused(format!("{error:#}"));
-        let config = self.read().await.map_err(refused)?;
         if let Wish::Deploy { consumer, .. } | Wish::Rollback { consumer, .. } = wish
             && running.version(consumer).is_none()
         {
@@ -312,7 +317,11 @@ impl Reloader {
         Ok((loaded, shadow))
     }
 
-    async fn read(&self) -> anyhow::Result<Config> {
+    /// The newest configuration, its plugins fetched. Dropping the future changes nothing.
+    ///
+    /// # Errors
+    /// All that is wrong with it, or every plugin that cannot be had.
+    pub async fn read(&self) -> anyhow::Result<Config> {
         let file = self.file.clone();
         let reading = tokio::task::spawn_blocking(move || {
             config::load(&file, ENVIRONMENT).map_err(|problems| problems.render(false))
@@ -320,7 +329,7 @@ impl Reloader {
         let read = reading
             .await
             .context("reading the configuration panicked")?;
-        read.map_err(anyhow::Error::msg)
+        fetched(read.map_err(anyhow::Error::msg)?).await
     }
 
     /// What is left to go wrong is a consumer that fails by itself.

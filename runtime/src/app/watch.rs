@@ -94,7 +94,9 @@ type Fingerprint = (u64, Vec<Option<(u64, SystemTime)>>);
 impl Files {
     fn plugins(&self) -> Vec<PathBuf> {
         let config = self.current.get();
-        let consumers = config.consumers.iter().filter(|_| self.plugins);
+        // What was fetched is named by its digest: it does not change.
+        let followed = |one: &&Arc<config::Consumer>| self.plugins && one.plugin.remote.is_none();
+        let consumers = config.consumers.iter().filter(followed);
         consumers.map(|one| one.plugin.path.clone()).collect()
     }
 

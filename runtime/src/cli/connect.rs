@@ -6,7 +6,6 @@
 //!                              └─ none does ────────────▶ the store itself
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -15,7 +14,8 @@ use super::{Context, Failure, OutputFormat};
 use crate::app;
 use crate::broker::remote::{Remote, store_id};
 use crate::broker::{Broker, BrokerError, Topics};
-use crate::config::{self, Config};
+use crate::config::{self, Config, reachable};
+use crate::tls;
 
 /// A way to a broker's topics.
 pub struct Connection {
@@ -39,22 +39,48 @@ impl Connection {
 /// [`Failure::Configuration`] with all that is wrong.
 pub fn load(context: &Context) -> anyhow::Result<Config> {
     let environment = |name: &str| std::env::var(name).ok();
-    config::load(&context.config, &environment).map_err(|problems| {
+    let mut config = config::load(&context.config, &environment).map_err(|problems| {
         let text = match context.output {
             OutputFormat::Text => problems.render(super::colors_wanted_on_stderr()),
             OutputFormat::Json => problems.to_json().to_string(),
         };
-        Failure::Configuration(text).into()
-    })
+        Failure::Configuration(text)
+    })?;
+    if let (Some(ca), Some(tls)) = (&context.ca, &mut config.admin.tls) {
+        tls.ca = Some(ca.clone());
+    }
+    Ok(config)
+}
+
+/// The runtime that may answer on a configuration's address.
+///
+/// # Errors
+/// The certificates that are to be trusted cannot be read.
+fn remote(config: &Config) -> anyhow::Result<Remote> {
+    let admin = &config.admin;
+    let (address, token) = (reachable(admin.listen), admin.token.clone());
+    let Some(settings) = &admin.tls else {
+        return Ok(Remote::new(&address.to_string(), token));
+    };
+    let trusted = tls::trusted(settings.ca.as_deref())
+        .map_err(|why| anyhow::anyhow!("cannot tell whom to trust: {why}"))?;
+    let names = config::reached_under(admin.listen, &admin.hosts);
+    // The certificate that the configuration names is the one that is shown, unless it was renewed
+    // a second ago; what it is valid for is a name to ask for.
+    let shown = tls::chain(&settings.certificate).unwrap_or_default();
+    let fits = |name: &&String| shown.first().is_some_and(|one| tls::names(one, name));
+    let name = names.iter().find(fits).or(names.first());
+    let name = name.map_or_else(|| address.ip().to_string(), Clone::clone);
+    Ok(Remote::over_tls(address, &name, trusted, token))
 }
 
 /// The running runtime of this configuration, if one answers and has this broker's data.
 ///
 /// # Errors
-/// It answers that the token is wrong.
+/// It answers that the token is wrong, or its certificate is not trusted.
 pub async fn running(config: &Config) -> anyhow::Result<Option<Remote>> {
     let address = reachable(config.admin.listen);
-    let remote = Remote::new(&address.to_string(), config.admin.token.clone());
+    let remote = remote(config)?;
     let ours = store_id(&config.broker);
     match remote.runtime().await {
         Ok(report) if report.store == ours => Ok(Some(remote)),
@@ -107,16 +133,6 @@ fn opened(broker: Arc<dyn Broker>) -> anyhow::Result<Connection> {
     })
 }
 
-/// Where a listener's address is reached from the same machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
 /// Opens the broker in this process, on a thread that may block. Static membership is the running
 /// runtime's: a command must not take its place.
 async fn open(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
@@ -130,6 +146,7 @@ async fn open(config: &Config) -> Result<Arc<dyn Broker>, BrokerError> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::net::SocketAddr;
     use std::path::Path;
 
     use tokio::net::TcpListener;
@@ -182,7 +199,7 @@ mod tests {
         );
         let stop = CancellationToken::new();
         let (stopped, admin) = (stop.clone(), served.admin.clone());
-        tokio::spawn(async move { serve(listener, Arc::new(state), &admin, stopped).await });
+        tokio::spawn(async move { serve(listener, None, Arc::new(state), &admin, stopped).await });
         (config("data"), stop)
     }
 

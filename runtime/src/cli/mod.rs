@@ -65,6 +65,16 @@ struct Cli {
     )]
     config: PathBuf,
 
+    /// Certificates (PEM) to trust in a running runtime's TLS, instead of the system's
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        env = "MILLSTREAM_CA",
+        value_name = "FILE"
+    )]
+    ca: Option<PathBuf>,
+
     /// How data is printed
     #[arg(
         long,
@@ -162,6 +172,8 @@ pub enum OutputFormat {
 pub struct Context {
     /// The configuration file.
     pub config: PathBuf,
+    /// Whom to trust in a running runtime's TLS, where it is not the system.
+    pub ca: Option<PathBuf>,
     pub output: OutputFormat,
     /// Whether stdout may be coloured.
     pub color: bool,
@@ -173,6 +185,7 @@ impl Cli {
         let json = self.json && !matches!(self.command, Command::Produce(_));
         Context {
             config: self.config.clone(),
+            ca: self.ca.clone(),
             output: if json {
                 OutputFormat::Json
             } else {

@@ -3,11 +3,15 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use super::{Context, OutputFormat};
-use crate::config::{self, Broker, Config, Consumer, Environment, Loaded, Problem, Problems};
+use crate::config::{
+    self, Broker, Config, Consumer, Environment, Loaded, Place, Problem, Problems,
+};
+use crate::fetch;
 use crate::plugin::{LoadError, grants, inspect};
 
 /// The exit code of a configuration with errors.
@@ -88,11 +92,22 @@ pub fn validate(
 ) -> Result<Loaded, Problems> {
     let mut loaded = config::examine_all(file, environment);
     for (consumer, place) in loaded.config.consumers.iter().zip(&loaded.plugins) {
-        // What is not there was reported as missing.
-        if !consumer.enabled || !consumer.plugin.path.is_file() {
+        if !consumer.enabled {
             continue;
         }
-        if let Err(found) = component_check(consumer) {
+        let mut consumer = Arc::clone(consumer);
+        if consumer.plugin.remote.is_some() {
+            let Some(source) = fetch::here(&loaded.config, &consumer.plugin) else {
+                loaded.warnings.push(not_checked(&consumer, place));
+                continue;
+            };
+            Arc::make_mut(&mut consumer).plugin = source;
+        }
+        // What is not there was reported as missing.
+        if !consumer.plugin.path.is_file() {
+            continue;
+        }
+        if let Err(found) = component_check(&consumer) {
             let mut problem = Problem::error("plugin", found.message)
                 .at(place)
                 .label(format!("the plugin of consumer `{}`", consumer.name));
@@ -110,6 +125,23 @@ pub fn validate(
     } else {
         Err(loaded.warnings)
     }
+}
+
+/// `validate` asks nobody: it is run where there is no network, and must not wait for one.
+fn not_checked(consumer: &Consumer, place: &Place) -> Problem {
+    // Without an origin that can be read there is an error already.
+    let origin = consumer.plugin.shown();
+    Problem::warning(
+        "not-fetched",
+        "a plugin is not here yet and was not checked",
+    )
+    .at(place)
+    .label(format!("the plugin of consumer `{}`", consumer.name))
+    .cause(format!(
+        "{origin} was not fetched before, and `validate` asks no server: neither that it can be \
+             fetched, nor its digest, contract and imports were checked"
+    ))
+    .hint("`millstream run` and a reload fetch it, and change nothing if that fails")
 }
 
 fn print(file: &Path, result: &Result<Loaded, Problems>, context: &Context) -> anyhow::Result<()> {

@@ -163,7 +163,8 @@ fn blank_values(node: &Node, ranges: &mut Vec<Range<usize>>) {
 }
 
 /// What could be a secret in a text that need not be TOML: `password = …`, what follows a header
-/// such as `[consumer.secrets]`, and `//user:password@`.
+/// such as `[consumer.secrets]`, `//user:password@`, and the query of a URL, where a signed link has
+/// its key.
 fn by_text(text: &str) -> Vec<Range<usize>> {
     static ASSIGNMENT: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r#"([\w.\-]+)["']?[ \t]*=[ \t]*"#).ok());
@@ -201,6 +202,21 @@ fn by_text(text: &str) -> Vec<Range<usize>> {
         if sounds_secret(header.as_str()) {
             blank_in_table(text, header.end()..end, &mut ranges);
         }
+    }
+    // The private key of TLS, written out where its file belongs. Other keys of this name are lists.
+    static KEY: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(r#"(?m)(?:\btls\b[^\n]*?[{,.]|^)[ \t]*["']?key["']?[ \t]*=[ \t]*"#).ok()
+    });
+    for found in KEY.iter().flat_map(|pattern| pattern.find_iter(text)) {
+        let rest = &text[found.end()..];
+        if rest.starts_with(['"', '\'']) {
+            ranges.push(found.end()..found.end() + value_length(rest));
+        }
+    }
+    static QUERY: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r#"://[^\s"'?]*\?([^\s"']+)"#).ok());
+    for found in QUERY.iter().flat_map(|pattern| pattern.captures_iter(text)) {
+        ranges.extend(found.get(1).map(|query| query.range()));
     }
     for found in USER.iter().flat_map(|pattern| pattern.captures_iter(text)) {
         ranges.extend(found.get(1).map(|user| user.range()));
@@ -315,6 +331,10 @@ mod tests {
             "token = { env = \"hunter2!\" }",
             "token = truehunter2",
             "url = \"https://me:hunter2@example.com/\"",
+            "url = \"https://example.com/a.wasm?sig=hunter2\"",
+            "tls = { certificate = \"c.pem\", key = \"hunter2\" }",
+            "[admin.tls]\nkey = \"\"\"-----BEGIN\nhunter2\n\"\"\"",
+            "tls.key = 'hunter2'",
         ] {
             assert!(
                 !shown(text).contains("hunter2"),

@@ -1,13 +1,14 @@
 //! The configuration after every check: values that the rest of the runtime can trust.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::capabilities::{Capabilities, SecretSource};
 use super::filter::Filter;
+use super::origin::Origin;
 use super::secret::Secret;
 
 /// Everything that one runtime does.
@@ -22,6 +23,8 @@ pub struct Config {
     /// By topic name.
     pub topics: BTreeMap<Arc<str>, TopicSettings>,
     pub admin: Admin,
+    /// By `host` or `host:port`.
+    pub registries: Arc<BTreeMap<Arc<str>, Registry>>,
     /// In the order of the file; disabled ones included.
     pub consumers: Vec<Arc<Consumer>>,
 }
@@ -38,6 +41,13 @@ pub struct Runtime {
     /// Bytes that all instances together may ask for.
     pub plugin_memory: u64,
     pub cache_dir: PathBuf,
+}
+
+impl Runtime {
+    /// Where fetched components are kept: files named by their digests.
+    pub fn components(&self) -> PathBuf {
+        self.cache_dir.join("components")
+    }
 }
 
 /// `[broker]`.
@@ -104,6 +114,48 @@ pub struct Admin {
     pub stuck_after: Duration,
     /// `[metrics] listen`: a port of its own for scraping.
     pub metrics_listen: Option<SocketAddr>,
+    /// `None` speaks plain HTTP.
+    pub tls: Option<AdminTls>,
+}
+
+/// The names by which commands on this machine may know a listener: its address, loopback's name,
+/// and `hosts`.
+pub fn reached_under(listen: SocketAddr, hosts: &[String]) -> Vec<String> {
+    let ip = reachable(listen).ip();
+    let mut names = vec![ip.to_string()];
+    if ip.is_loopback() {
+        names.push("localhost".to_owned());
+    }
+    names.extend(hosts.iter().cloned());
+    names
+}
+
+/// Where a listener's address is reached from the same machine.
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// `admin.tls`. The files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminTls {
+    /// The chain as PEM, the runtime's own certificate first.
+    pub certificate: PathBuf,
+    pub key: PrivateKey,
+    /// Whom commands trust instead of the system's certificates.
+    pub ca: Option<PathBuf>,
+}
+
+/// Where the private key is, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrivateKey {
+    File(PathBuf),
+    /// From an environment variable; it cannot change.
+    Given(Secret),
 }
 
 /// `[[consumer]]`.
@@ -177,11 +229,52 @@ impl Consumer {
 }
 
 /// Where a component comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginSource {
+    /// The file; of one that is fetched, where it lies in the store once it is here. Empty where
+    /// only the registry's manifest knows the digest, until it was fetched.
     pub path: PathBuf,
     /// 64 hexadecimal digits, lower case; the file must have this digest.
     pub sha256: Option<String>,
+    /// `None` for a file that the operator put there.
+    pub remote: Option<Arc<RemotePlugin>>,
+}
+
+impl PluginSource {
+    /// How messages name it; what could be a secret is blanked.
+    pub fn shown(&self) -> String {
+        match &self.remote {
+            Some(remote) => remote.origin.to_string(),
+            None => self.path.display().to_string(),
+        }
+    }
+}
+
+/// A component that is fetched, and what it may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemotePlugin {
+    pub origin: Origin,
+    /// Bytes of the component.
+    pub max_size: u64,
+    /// For one fetch, its retries included.
+    pub timeout: Duration,
+}
+
+/// `[registries."HOST"]`: how a host is spoken to that plugins are fetched from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registry {
+    pub credentials: Option<Credentials>,
+    /// Certificates that are trusted for this host, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Whether it is spoken to without TLS; `None` does so on loopback alone.
+    pub plain_http: Option<bool>,
+}
+
+/// What a host is shown, and no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    Basic { username: String, password: Secret },
+    Bearer(Secret),
 }
 
 /// An entry of `topics`.

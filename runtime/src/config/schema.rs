@@ -98,6 +98,8 @@ pub struct Millstream {
     pub admin: Option<Admin>,
     /// A port of its own for scraping.
     pub metrics: Option<Metrics>,
+    /// How hosts are spoken to that plugins are fetched from, by `host` or `host:port`.
+    pub registries: Option<BTreeMap<String, Registry>>,
     /// What runs: each consumer is a plugin, subscribed to topics under a name.
     pub consumer: Option<Vec<Consumer>>,
 }
@@ -120,7 +122,7 @@ pub struct Runtime {
     /// The most memory of all plugin instances together.
     #[schemars(extend("default" = "2GiB"))]
     pub plugin_memory: Option<Size>,
-    /// Where compiled plugins are kept; private to the user.
+    /// Where fetched and compiled plugins are kept; private to the user.
     #[schemars(extend("default" = "data/cache"))]
     pub cache_dir: Option<String>,
 }
@@ -219,6 +221,36 @@ pub struct Admin {
     /// Without progress for this long `/healthz` fails.
     #[schemars(extend("default" = "60s"))]
     pub stuck_after: Option<Duration>,
+    /// Speaks TLS; without it plain HTTP.
+    pub tls: Option<AdminTls>,
+}
+
+/// Certificate and key of the HTTP interface; read again when the files change.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct AdminTls {
+    /// A file with the chain as PEM, the runtime's own certificate first; relative to this one.
+    pub certificate: String,
+    /// Where the private key is, as PEM without a passphrase.
+    pub key: SecretReference,
+    /// A file with the certificates as PEM that commands trust instead of the system's.
+    pub ca: Option<String>,
+}
+
+/// A host that plugins are fetched from. Its credentials are sent to no other.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Registry {
+    /// Who we are there.
+    pub username: Option<String>,
+    /// The password of `username`.
+    pub password: Option<SecretReference>,
+    /// Sent as `Authorization: Bearer`, instead of `username` and `password`.
+    pub token: Option<SecretReference>,
+    /// A file with the certificates as PEM that are trusted for this host instead of the system's.
+    pub ca: Option<String>,
+    /// Whether it is spoken to without TLS; on loopback alone unless set.
+    pub plain_http: Option<Or<bool>>,
 }
 
 /// A port of its own for scraping.

@@ -3,11 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::filter::{Field, Filter};
+use super::origin::Origin;
 use super::redact::{BLANK, sounds_secret};
 use super::units::{show_duration, show_rate, show_size};
 use super::{
-    Admin, Broker, CircuitBreaker, Cleanup, Config, Consumer, Delivery, Deploy, Durability,
-    OnLostPosition, Ordering, Runtime, Start, TopicPattern, TopicSettings,
+    Admin, Broker, CircuitBreaker, Cleanup, Config, Consumer, Credentials, Delivery, Deploy,
+    Durability, OnLostPosition, Ordering, PluginSource, PrivateKey, Registry, Runtime, Start,
+    TopicPattern, TopicSettings,
 };
 
 /// The configuration as one value: every key that applies, none that is null.
@@ -26,6 +28,14 @@ pub fn resolved(config: &Config) -> Value {
     root.insert("admin".into(), admin(&config.admin));
     if let Some(address) = config.admin.metrics_listen {
         root.insert("metrics".into(), json!({ "listen": address.to_string() }));
+    }
+    let registries: Map<_, _> = config
+        .registries
+        .iter()
+        .map(|(host, settings)| (host.to_string(), registry(settings)))
+        .collect();
+    if !registries.is_empty() {
+        root.insert("registries".into(), Value::Object(registries));
     }
     let consumers = config.consumers.iter().map(|c| consumer(c)).collect();
     root.insert("consumer".into(), Value::Array(consumers));
@@ -113,16 +123,25 @@ fn admin(admin: &Admin) -> Value {
     if admin.token.is_some() {
         value["token"] = BLANK.into();
     }
+    if let Some(tls) = &admin.tls {
+        let key = match &tls.key {
+            PrivateKey::File(path) => json!({ "file": path.display().to_string() }),
+            PrivateKey::Given(_) => BLANK.into(),
+        };
+        value["tls"] = json!({
+            "certificate": tls.certificate.display().to_string(),
+            "key": key,
+        });
+        if let Some(ca) = &tls.ca {
+            value["tls"]["ca"] = ca.display().to_string().into();
+        }
+    }
     value
 }
 
 fn consumer(consumer: &Consumer) -> Value {
     let (batch, in_flight) = (consumer.batch, consumer.in_flight);
     let (limits, retry) = (consumer.limits, consumer.retry);
-    let mut plugin = json!({ "path": consumer.plugin.path.display().to_string() });
-    if let Some(digest) = &consumer.plugin.sha256 {
-        plugin["sha256"] = digest.as_str().into();
-    }
     let topics: Vec<_> = consumer
         .topics
         .iter()
@@ -135,7 +154,7 @@ fn consumer(consumer: &Consumer) -> Value {
         "name": &*consumer.name,
         "group": &*consumer.group,
         "enabled": consumer.enabled,
-        "plugin": plugin,
+        "plugin": plugin(&consumer.plugin),
         "topics": topics,
         "delivery": match consumer.delivery {
             Delivery::AtMostOnce => "at-most-once",
@@ -226,6 +245,48 @@ fn deploy(deploy: Deploy) -> Value {
         "max_failure_ratio": deploy.max_failure_ratio,
         "state_version": deploy.state_version,
     })
+}
+
+fn plugin(source: &PluginSource) -> Value {
+    let mut value = match &source.remote {
+        None => json!({ "path": source.path.display().to_string() }),
+        Some(remote) => {
+            let key = match remote.origin {
+                Origin::Url(_) => "url",
+                Origin::Oci(_) => "oci",
+            };
+            json!({
+                key: remote.origin.to_string(),
+                "max_size": show_size(remote.max_size),
+                "timeout": show_duration(remote.timeout),
+            })
+        }
+    };
+    if let Some(digest) = &source.sha256 {
+        value["sha256"] = digest.as_str().into();
+    }
+    value
+}
+
+fn registry(registry: &Registry) -> Value {
+    let mut value = Map::new();
+    match &registry.credentials {
+        Some(Credentials::Basic { username, .. }) => {
+            value.insert("username".into(), username.as_str().into());
+            value.insert("password".into(), BLANK.into());
+        }
+        Some(Credentials::Bearer(_)) => {
+            value.insert("token".into(), BLANK.into());
+        }
+        None => {}
+    }
+    if let Some(ca) = &registry.ca {
+        value.insert("ca".into(), ca.display().to_string().into());
+    }
+    if let Some(plain) = registry.plain_http {
+        value.insert("plain_http".into(), plain.into());
+    }
+    Value::Object(value)
 }
 
 fn breaker(breaker: CircuitBreaker) -> Value {

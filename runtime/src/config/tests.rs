@@ -388,7 +388,7 @@ fn the_schema_knows_the_keys_that_are_read() {
     let text = format!(
         "[broker]\nkind = \"kafka\"\nproperties = {{ \"bootstrap.servers\" = \"k:1\" }}\n\
          [topics.t]\npartitions = 1\n{}dead_letter = {{ topic = \"d\" }}\n\
-         outputs = {{ o = {{ topic = \"x\" }} }}\n",
+         outputs = {{ o = {{ topic = \"x\" }} }}\n[registries.\"localhost:5000\"]\n",
         MINIMAL.replace("\"p.wasm\"", "{ path = \"p.wasm\" }")
     );
     let (_folder, file) = write(&text);

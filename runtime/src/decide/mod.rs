@@ -16,6 +16,7 @@ pub mod position_codec;
 pub mod probation;
 pub mod rate;
 pub mod reminder;
+pub mod retrieval;
 pub mod routing;
 pub mod trace_parent;
 pub mod verdict;

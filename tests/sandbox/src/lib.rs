@@ -143,6 +143,7 @@ pub fn consumer(name: &str, config: &str) -> config::Consumer {
         plugin: config::PluginSource {
             path: guest().to_owned(),
             sha256: None,
+            remote: None,
         },
         topics: vec![config::TopicPattern::Name("orders".into())],
         start: Some(config::Start::Beginning),

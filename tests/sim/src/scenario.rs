@@ -207,6 +207,7 @@ fn settings(
         plugin: PluginSource {
             path: "sim.wasm".into(),
             sha256: None,
+            remote: None,
         },
         topics: vec![TopicPattern::Name(INPUT.into())],
         start: Some(Start::Beginning),

@@ -6,10 +6,12 @@
 //!        ──▶ cluster  several of them, each behind a proxy ──▶ proxy  cuts and delays ──▶ frames
 //!        ──▶ plugins  components, built once ──▶ origin  a server that they send requests to
 //!        ──▶ retail   order lines; metrics  what a scrape says; wait  polls with a deadline
+//!        ──▶ web      a server that answers as the test says ──▶ certificates  whom to trust
 //!        ──▶ vitals   what a process takes of the machine; budget  what a consumer holds
 //! ```
 
 pub mod budget;
+pub mod certificates;
 pub mod cluster;
 pub mod frames;
 pub mod guard;
@@ -25,4 +27,5 @@ pub mod proxy;
 pub mod retail;
 pub mod vitals;
 pub mod wait;
+pub mod web;
 pub mod workspace;

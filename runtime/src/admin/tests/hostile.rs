@@ -18,6 +18,10 @@ const CASES: &str = r#"
 403 DELETE /api/v1/topics/orders origin=http://evil.example |
 415 POST /topics/orders content-type=text/plain | v
 415 POST /topics/orders content-type=multipart/form-data | v
+415 POST /topics/orders content-type=application/x-www-form-urlencoded | v
+404 POST /-/session json |
+404 DELETE /-/session |
+405 GET /-/session |
 415 POST /topics/orders | v
 415 POST /api/v1/topics content-type=text/plain | {}
 415 DELETE /api/v1/topics/orders content-type=text/plain |
@@ -152,7 +156,8 @@ async fn heads_that_are_too_large_or_broken_are_refused_by_the_listener() {
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
     let (state, stopped) = (bench.state.clone(), stop.clone());
-    let server = tokio::spawn(async move { serve(listener, state, &admin(None), stopped).await });
+    let server =
+        tokio::spawn(async move { serve(listener, None, state, &admin(None), stopped).await });
     let large = format!(
         "GET / HTTP/1.1\r\nhost: localhost\r\na: {}\r\n\r\n",
         "x".repeat(100_000)

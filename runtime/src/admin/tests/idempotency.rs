@@ -147,7 +147,8 @@ async fn an_answer_that_is_lost_doubles_nothing() {
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
     let (state, stopped) = (bench.state.clone(), stop.clone());
-    let server = tokio::spawn(async move { serve(listener, state, &admin(None), stopped).await });
+    let server =
+        tokio::spawn(async move { serve(listener, None, state, &admin(None), stopped).await });
     let (proxy, connections) = lossy(address, 2).await;
     let remote = Remote::new(&proxy, None);
     let places = remote.produce(one_event()).await.expect("written");

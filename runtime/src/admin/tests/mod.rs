@@ -68,6 +68,7 @@ fn admin(token: Option<&str>) -> Admin {
         hosts: Vec::new(),
         stuck_after: Duration::from_secs(60),
         metrics_listen: None,
+        tls: None,
     }
 }
 

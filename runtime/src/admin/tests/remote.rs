@@ -17,7 +17,7 @@ async fn the_remote_topics_behave_like_the_ones_behind_them() {
     let stop = CancellationToken::new();
     let admin = admin(Some("hunter2"));
     let (state, stopped) = (bench.state.clone(), stop.clone());
-    let server = tokio::spawn(async move { serve(listener, state, &admin, stopped).await });
+    let server = tokio::spawn(async move { serve(listener, None, state, &admin, stopped).await });
 
     let stranger = Remote::new(&address, None);
     assert!(matches!(

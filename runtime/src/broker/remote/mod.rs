@@ -11,14 +11,18 @@
 mod sending;
 pub mod wire;
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use self::wire::{
     Changed, ErrorKind, ErrorReport, NewTopic, OffsetReport, PlacesReport, PositionReport,
@@ -31,6 +35,7 @@ use crate::decide::offsets::Progress;
 use crate::event::{BlockBuilder, NewEvent, TopicPartition};
 use crate::json_event;
 use crate::records::Records;
+use crate::tls;
 
 /// A digest of where a broker's data is: whoever finds a runtime's address taken by a runtime with
 /// other data must not write there. Looks at the file system.
@@ -62,6 +67,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_IDLE: Duration = Duration::from_secs(5);
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
+
 /// A runtime that answers on its HTTP interface.
 #[derive(Clone)]
 pub struct Remote {
@@ -106,22 +112,43 @@ enum Method {
 }
 
 impl Remote {
-    /// The runtime at `address` (`host:port`). Nothing is sent yet.
+    /// The runtime at `address` (`host:port`), over plain HTTP. Nothing is sent yet.
     pub fn new(address: &str, token: Option<Secret>) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(CALL_TIMEOUT))
-            .max_redirects(0)
-            // Well below the time after which the runtime closes an idle connection.
-            .max_idle_age(MAX_IDLE)
-            // A proxy named in the environment is for the outside; the token must not go there.
-            .proxy(None)
-            .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+        let agent = settings().build().new_agent();
         Self {
             base: format!("http://{address}").into(),
+            token,
+            agent,
+        }
+    }
+
+    /// The runtime at `address`, over TLS: its certificate must be valid for `name`, and one of
+    /// `trusted` must vouch for it. Nothing is sent yet.
+    pub fn over_tls(
+        address: SocketAddr,
+        name: &str,
+        trusted: Vec<CertificateDer<'static>>,
+        token: Option<Secret>,
+    ) -> Self {
+        let trusted = trusted
+            .iter()
+            .map(|certificate| ureq::tls::Certificate::from_der(certificate).to_owned());
+        let tls = ureq::tls::TlsConfig::builder()
+            .provider(ureq::tls::TlsProvider::Rustls)
+            .root_certs(ureq::tls::RootCerts::Specific(Arc::new(trusted.collect())))
+            .unversioned_rustls_crypto_provider(tls::provider())
+            .build();
+        let agent = ureq::Agent::with_parts(
+            settings().https_only(true).tls_config(tls).build(),
+            DefaultConnector::default(),
+            At(address),
+        );
+        let name = match name.parse::<Ipv6Addr>() {
+            Ok(ip) => format!("[{ip}]"),
+            Err(_) => name.to_owned(),
+        };
+        Self {
+            base: format!("https://{name}:{}", address.port()).into(),
             token,
             agent,
         }
@@ -229,9 +256,19 @@ impl Remote {
                 }
             }
         };
-        let unreachable = |error: ureq::Error| Failed {
-            error: BrokerError::Unreachable(format!("the runtime at {}: {error}", self.base)),
-            again: Some(Duration::ZERO),
+        let unreachable = |error: ureq::Error| match is_distrust(&error) {
+            true => Failed {
+                error: BrokerError::Refused(format!(
+                    "the certificate of {} is not trusted ({error}); name the file of those who \
+                     vouch for it by --ca, MILLSTREAM_CA or `ca` in [admin] tls",
+                    self.base
+                )),
+                again: None,
+            },
+            false => Failed {
+                error: BrokerError::Unreachable(format!("the runtime at {}: {error}", self.base)),
+                again: Some(Duration::ZERO),
+            },
         };
         let mut response = sent.map_err(unreachable)?;
         let number = |name: &str| {
@@ -273,6 +310,46 @@ impl Remote {
                 None => return Err(sending::given_up(failed.error, attempt)),
             }
         }
+    }
+}
+
+/// What holds for every connection.
+fn settings() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_global(Some(CALL_TIMEOUT))
+        .max_redirects(0)
+        // Well below the time after which the runtime closes an idle connection.
+        .max_idle_age(MAX_IDLE)
+        // A proxy named in the environment is for the outside; the token must not go there.
+        .proxy(None)
+        .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
+}
+
+/// Where a name leads, whatever the system says: the certificate's name need not be known to it.
+#[derive(Debug)]
+struct At(SocketAddr);
+
+impl Resolver for At {
+    fn resolve(
+        &self,
+        _: &ureq::http::Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut found = self.empty();
+        found.push(self.0);
+        Ok(found)
+    }
+}
+
+/// Whether a request failed because one side does not trust the other.
+fn is_distrust(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(error) => tls::is_distrust(error),
+        ureq::Error::Io(error) => tls::is_distrust(error),
+        _ => false,
     }
 }
 

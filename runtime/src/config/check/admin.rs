@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::super::problem::Problem;
-use super::super::resolved::Admin;
+use super::super::resolved::{Admin, reached_under};
 use super::super::section::Section;
-use super::secret;
+use super::{admin_tls, secret};
 
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -45,6 +45,7 @@ pub fn admin(mut admin: Section<'_>, mut metrics: Section<'_>) -> Admin {
             .hint("choose another port, or remove `[metrics]`: `admin.listen` serves metrics too"),
         );
     }
+    let tls = admin_tls::admin_tls(&mut admin, &reached_under(listen, &hosts));
     admin.finish();
     metrics.finish();
     Admin {
@@ -53,6 +54,7 @@ pub fn admin(mut admin: Section<'_>, mut metrics: Section<'_>) -> Admin {
         hosts,
         stuck_after,
         metrics_listen,
+        tls,
     }
 }
 

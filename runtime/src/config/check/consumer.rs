@@ -10,6 +10,7 @@ use super::super::problem::{Place, Problem};
 use super::super::resolved::{Consumer, Delivery, OnLostPosition, Ordering, Runtime, TopicPattern};
 use super::super::section::Section;
 use super::super::written::{Table, Value};
+use super::registries::Registries;
 use super::{
     breaker, budget, capabilities, config, deploy, filter, later, limits, names, outputs, plugin,
     retry, start,
@@ -29,12 +30,18 @@ pub struct Draft {
 }
 
 /// Checks one consumer by itself.
-pub fn consumer(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Runtime) -> Draft {
+pub fn consumer(
+    checks: &Checks<'_>,
+    table: &Table,
+    place: &Place,
+    runtime: &Runtime,
+    registries: &Registries,
+) -> Draft {
     let mut section = Section::new(checks, table, place, String::new(), "consumer".to_owned());
     let name = name(&mut section);
     let group = group(&mut section, &name);
     let enabled = section.boolean("enabled").unwrap_or(true);
-    let (plugin, plugin_place) = plugin::plugin(&mut section, enabled);
+    let (plugin, plugin_place) = plugin::plugin(&mut section, enabled, runtime, registries);
     let topics = topics(&mut section);
     let start = start::start(&mut section);
     let delivery = delivery(&mut section);

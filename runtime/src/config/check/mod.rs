@@ -7,6 +7,7 @@
 //! A check that fails reports and goes on with a default, so that one run finds everything.
 
 mod admin;
+mod admin_tls;
 mod breaker;
 mod broker;
 mod budget;
@@ -21,6 +22,7 @@ mod limits;
 mod names;
 mod outputs;
 mod plugin;
+mod registries;
 mod retry;
 mod runtime;
 mod secret;
@@ -58,6 +60,7 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
     let embedded = matches!(broker, Broker::Embedded(_));
     let topics = topics::topics(&mut root, embedded);
     let admin = admin::admin(root.section("admin"), root.section("metrics"));
+    let registries = registries::registries(&mut root);
     root.reserve(&[
         ("brokers", "second broker"),
         ("state", "state for plugins"),
@@ -65,11 +68,23 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
     ]);
     let mut drafts = Vec::new();
     for (table, place) in consumers(&mut root) {
-        drafts.push(consumer::consumer(checks, table, place, &runtime));
+        drafts.push(consumer::consumer(
+            checks,
+            table,
+            place,
+            &runtime,
+            &registries,
+        ));
     }
     for included in &written.included {
         let (table, place) = (&included.consumer, &included.place);
-        drafts.push(consumer::consumer(checks, table, place, &runtime));
+        drafts.push(consumer::consumer(
+            checks,
+            table,
+            place,
+            &runtime,
+            &registries,
+        ));
     }
     if drafts.is_empty() && !written.partial && !root.has("consumer") {
         checks.report(
@@ -92,6 +107,7 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
         broker,
         topics,
         admin,
+        registries: Arc::new(registries),
         consumers,
     };
     Checked { config, plugins }

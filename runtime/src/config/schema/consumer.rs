@@ -76,16 +76,28 @@ pub struct Consumer {
 #[schemars(untagged)]
 pub enum Plugin {
     Path(String),
-    Pinned(PinnedPlugin),
+    Placed(PlacedPlugin),
 }
 
-/// A component that must have a digest.
+/// A component by its digest: exactly one of `path`, `url` and `oci`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct PinnedPlugin {
+pub struct PlacedPlugin {
     /// The file, relative to this one.
-    pub path: String,
-    /// The digest that the file must have.
+    pub path: Option<String>,
+    /// Fetched over https; needs `sha256`.
+    #[schemars(regex(pattern = r"^https?://|\$\{"))]
+    pub url: Option<String>,
+    /// An artifact in a registry: `registry/repository:tag`, which needs `sha256`, or
+    /// `registry/repository@sha256:…`.
+    pub oci: Option<String>,
+    /// The largest component that is fetched.
+    #[schemars(extend("default" = "64MiB"))]
+    pub max_size: Option<Size>,
+    /// How long fetching may take, with all retries.
+    #[schemars(extend("default" = "2m"))]
+    pub timeout: Option<Duration>,
+    /// The digest that the component must have.
     #[schemars(regex(pattern = r"^(sha256:)?[0-9A-Fa-f]{64}$|\$\{"))]
     pub sha256: Option<String>,
 }
