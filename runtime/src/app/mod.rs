@@ -11,6 +11,7 @@
 mod deploy;
 mod health;
 mod idle;
+pub mod quiet;
 mod reload;
 mod topics;
 mod watch;
