@@ -15,7 +15,7 @@ use super::{Context, Failure, OutputFormat};
 use crate::app;
 use crate::broker::remote::{Remote, store_id};
 use crate::broker::{Broker, BrokerError, Topics};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problems};
 
 /// A way to a broker's topics.
 pub struct Connection {
@@ -39,13 +39,16 @@ impl Connection {
 /// [`Failure::Configuration`] with all that is wrong.
 pub fn load(context: &Context) -> anyhow::Result<Config> {
     let environment = |name: &str| std::env::var(name).ok();
-    config::load(&context.config, &environment).map_err(|problems| {
-        let text = match context.output {
-            OutputFormat::Text => problems.render(super::colors_wanted_on_stderr()),
-            OutputFormat::Json => problems.to_json().to_string(),
-        };
-        Failure::Configuration(text).into()
-    })
+    config::load(&context.config, &environment).map_err(|problems| failure(&problems, context))
+}
+
+/// The error that a command ends with for a configuration with these problems.
+pub fn failure(problems: &Problems, context: &Context) -> anyhow::Error {
+    let text = match context.output {
+        OutputFormat::Text => problems.render(super::colors_wanted_on_stderr()),
+        OutputFormat::Json => problems.to_json().to_string(),
+    };
+    Failure::Configuration(text).into()
 }
 
 /// The running runtime of this configuration, if one answers and has this broker's data.
