@@ -13,6 +13,7 @@ mod deploy_book;
 mod fetched;
 mod health;
 mod idle;
+pub mod quiet;
 mod reload;
 mod topics;
 mod watch;

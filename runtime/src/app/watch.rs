@@ -9,20 +9,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::quiet;
 use super::reload::{Current, ENVIRONMENT, Request};
 use crate::admin::Wish;
 use crate::config;
-
-/// How long the files must stay as they are.
-const QUIET: Duration = Duration::from_millis(200);
-/// How often they are looked at until then.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Watches until dropped.
 pub struct Watch(tokio::task::JoinHandle<()>);
@@ -142,22 +138,10 @@ async fn follow(
     changed.notify_one();
     loop {
         changed.notified().await;
-        let Some((mut seen, _)) = files.look().await else {
+        let look = || async { files.look().await.map(|(now, _)| now) };
+        let Some(seen) = quiet::settled(look).await else {
             return;
         };
-        let mut quiet = Duration::ZERO;
-        while quiet < QUIET {
-            tokio::time::sleep(LOOK).await;
-            let Some((now, _)) = files.look().await else {
-                return;
-            };
-            quiet = if now == seen {
-                quiet + LOOK
-            } else {
-                Duration::ZERO
-            };
-            seen = now;
-        }
         if seen == applied {
             continue;
         }

@@ -14,7 +14,7 @@ use super::{Context, Failure, OutputFormat};
 use crate::app;
 use crate::broker::remote::{Remote, store_id};
 use crate::broker::{Broker, BrokerError, Topics};
-use crate::config::{self, Config, reachable};
+use crate::config::{self, Config, Problems, reachable};
 use crate::tls;
 
 /// A way to a broker's topics.
@@ -39,17 +39,21 @@ impl Connection {
 /// [`Failure::Configuration`] with all that is wrong.
 pub fn load(context: &Context) -> anyhow::Result<Config> {
     let environment = |name: &str| std::env::var(name).ok();
-    let mut config = config::load(&context.config, &environment).map_err(|problems| {
-        let text = match context.output {
-            OutputFormat::Text => problems.render(super::colors_wanted_on_stderr()),
-            OutputFormat::Json => problems.to_json().to_string(),
-        };
-        Failure::Configuration(text)
-    })?;
+    let mut config = config::load(&context.config, &environment)
+        .map_err(|problems| failure(&problems, context))?;
     if let (Some(ca), Some(tls)) = (&context.ca, &mut config.admin.tls) {
         tls.ca = Some(ca.clone());
     }
     Ok(config)
+}
+
+/// The error that a command ends with for a configuration with these problems.
+pub fn failure(problems: &Problems, context: &Context) -> anyhow::Error {
+    let text = match context.output {
+        OutputFormat::Text => problems.render(super::colors_wanted_on_stderr()),
+        OutputFormat::Json => problems.to_json().to_string(),
+    };
+    Failure::Configuration(text).into()
 }
 
 /// The runtime that may answer on a configuration's address.

@@ -7,16 +7,20 @@
 //!
 //! Data goes to stdout and everything else to stderr. A command is a file with `Args` and `run`.
 
+mod cargo;
 mod completions;
 pub mod config;
 pub mod connect;
 mod consume;
+mod dev;
 mod dlq;
 mod exit;
 mod format;
 mod lag;
+mod layout;
 mod lines;
 mod merge;
+mod new;
 mod operate;
 mod place;
 mod plugin;
@@ -25,9 +29,11 @@ mod run;
 mod skip;
 mod table;
 mod terminal;
+mod test;
 mod topics;
 pub mod validate;
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -35,7 +41,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::builder::FalseyValueParser;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use self::exit::Failure;
 use crate::config::{Config, Consumer};
@@ -151,6 +158,12 @@ enum Command {
     Pause(operate::Args),
     /// Let a paused consumer go on
     Resume(operate::Args),
+    /// Make a plugin project that builds and passes at once
+    New(new::Args),
+    /// Run a plugin's cases on the built component
+    Test(test::Args),
+    /// Build a plugin at each save, and show what comes of its cases
+    Dev(dev::Args),
     /// Look at plugins
     Plugin(plugin::Args),
     /// Print completions for a shell
@@ -174,18 +187,21 @@ pub struct Context {
     pub config: PathBuf,
     /// Whom to trust in a running runtime's TLS, where it is not the system.
     pub ca: Option<PathBuf>,
+    /// Whether somebody named it, or it is the default.
+    pub config_given: bool,
     pub output: OutputFormat,
     /// Whether stdout may be coloured.
     pub color: bool,
 }
 
 impl Cli {
-    fn context(&self) -> Context {
+    fn context(&self, config_given: bool) -> Context {
         // `produce --json` says how events are read, not how the result is printed.
         let json = self.json && !matches!(self.command, Command::Produce(_));
         Context {
             config: self.config.clone(),
             ca: self.ca.clone(),
+            config_given,
             output: if json {
                 OutputFormat::Json
             } else {
@@ -205,10 +221,23 @@ fn colors_wanted_on_stderr() -> bool {
     std::io::stderr().is_terminal() && colors_wanted()
 }
 
+/// The command line, and whether it or the environment names a configuration.
+fn parse<T: Into<OsString> + Clone>(
+    arguments: impl IntoIterator<Item = T>,
+) -> Result<(Cli, bool), clap::Error> {
+    let mut matches = command_line().try_get_matches_from(arguments)?;
+    let given = matches.value_source("config") != Some(ValueSource::DefaultValue);
+    let cli = Cli::from_arg_matches_mut(&mut matches);
+    Ok((
+        cli.map_err(|error| error.format(&mut command_line()))?,
+        given,
+    ))
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, config_given) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Nothing is left to do where neither stream takes the text.
             let _ = error.print();
@@ -219,6 +248,8 @@ pub fn main() -> ExitCode {
         (Some(level), _) => level,
         // The store's own housekeeping is of no interest to who runs it.
         (None, Command::Run(_)) => "info,fjall=warn,lsm_tree=warn",
+        // What a save comes to, and what the plugin itself says.
+        (None, Command::Dev(_)) => "warn,millstream::app=info,plugin=info",
         (None, _) => "warn",
     };
     if let Err(text) = logging::start(level, cli.log_format, colors_wanted()) {
@@ -234,7 +265,7 @@ pub fn main() -> ExitCode {
             return exit::report(&Failure::Internal(text).into());
         }
     };
-    let context = cli.context();
+    let context = cli.context(config_given);
     let command = AssertUnwindSafe(|| runtime.block_on(until_interrupted(cli.command, &context)));
     let code = match std::panic::catch_unwind(command) {
         Ok(Ok(code)) => code,
@@ -249,9 +280,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn until_interrupted(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
-    // `run` ends in its own order.
-    if let Command::Run(args) = command {
-        return run::run(args, context).await;
+    // These end in their own order.
+    match command {
+        Command::Run(_) | Command::Dev(_) => return dispatch(command, context).await,
+        _ => {}
     }
     tokio::select! {
         done = dispatch(command, context) => done,
@@ -274,6 +306,9 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Rollback(args) => operate::rollback(args, context).await,
         Command::Pause(args) => operate::pause(args, context).await,
         Command::Resume(args) => operate::resume(args, context).await,
+        Command::New(args) => new::run(args, context).await,
+        Command::Test(args) => test::run(args, context).await,
+        Command::Dev(args) => dev::run(args, context).await,
         Command::Plugin(args) => plugin::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
     }
@@ -287,16 +322,17 @@ fn consumer<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Arc<Consum
 
 /// The whole command line, for completions.
 fn command_line() -> clap::Command {
-    <Cli as clap::CommandFactory>::command()
+    Cli::command()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Cli {
-        let arguments = line.split_whitespace();
-        Cli::try_parse_from(arguments).unwrap_or_else(|error| panic!("{line}: {error}"))
+    fn context(line: &str) -> Context {
+        let parsed = parse(line.split_whitespace());
+        let (cli, given) = parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
+        cli.context(given)
     }
 
     /// clap's own checks: two options of one name, a default that does not parse.
@@ -334,20 +370,22 @@ mod tests {
             "millstream topics --config a.toml --output json",
             "millstream topics list --json --config a.toml",
         ] {
-            let context = parse(line).context();
+            let context = context(line);
             assert_eq!(context.output, OutputFormat::Json, "{line}");
             assert_eq!(context.config, PathBuf::from("a.toml"), "{line}");
+            assert!(context.config_given, "{line}");
         }
-        let context = parse("millstream topics").context();
+        let context = context("millstream topics");
         assert_eq!(context.output, OutputFormat::Text);
+        assert!(!context.config_given);
         assert_eq!(context.config, PathBuf::from("millstream.toml"));
     }
 
     #[test]
     fn json_of_produce_is_about_its_input() {
-        let context = parse("millstream produce orders --json").context();
-        assert_eq!(context.output, OutputFormat::Text);
-        let context = parse("millstream produce orders --output json").context();
-        assert_eq!(context.output, OutputFormat::Json);
+        let text = context("millstream produce orders --json");
+        assert_eq!(text.output, OutputFormat::Text);
+        let json = context("millstream produce orders --output json");
+        assert_eq!(json.output, OutputFormat::Json);
     }
 }

@@ -77,6 +77,18 @@ pub fn inspect(path: &Path) -> Result<Inspection, LoadError> {
     Ok(inspection)
 }
 
+/// As [`inspect`], with what this version refuses about it beside it: whoever asks what a component
+/// is wants to see that, too. Blocks on the file.
+///
+/// # Errors
+/// It is no plugin of a version of the contract that this runtime speaks.
+pub fn examine(path: &Path) -> Result<(Inspection, Option<LoadError>), LoadError> {
+    let bytes = read(path)?;
+    let inspection = describe(path, &bytes)?;
+    let refusal = refuse(path, &inspection).err();
+    Ok((inspection, refusal))
+}
+
 /// Checks the bytes of a component that was read from `path`, which only errors name.
 ///
 /// # Errors

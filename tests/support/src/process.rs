@@ -139,7 +139,15 @@ impl Site {
     pub fn start(&self, arguments: &[&str]) -> Result<Running> {
         let mut all = vec!["run", "millstream.toml"];
         all.extend(arguments);
-        let process = self.guarded(&all, &self.stdout(), &self.log())?;
+        self.launch(&all)
+    }
+
+    /// Starts any command of the binary that goes on until it is stopped.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn launch(&self, arguments: &[&str]) -> Result<Running> {
+        let process = self.guarded(arguments, &self.stdout(), &self.log())?;
         Ok(Running {
             process,
             admin: self.admin(),
@@ -154,11 +162,19 @@ impl Site {
     /// It cannot be started or does not end within two minutes (it is killed then). An exit code
     /// that is not zero is no error here.
     pub fn command(&self, arguments: &[&str]) -> Result<Finished> {
+        self.command_within(Duration::from_secs(120), arguments)
+    }
+
+    /// As [`Site::command`], for one that may take longer, such as a build.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end in time (it is killed then).
+    pub fn command_within(&self, within: Duration, arguments: &[&str]) -> Result<Finished> {
         let output = tempfile::tempdir().context("cannot make a folder for output")?;
         let (stdout, stderr) = (output.path().join("stdout"), output.path().join("stderr"));
         let mut process = self.guarded(arguments, &stdout, &stderr)?;
         let status = process
-            .wait(Duration::from_secs(120))
+            .wait(within)
             .with_context(|| format!("millstream {}: {}", arguments.join(" "), text_of(&stderr)))?;
         Ok(Finished {
             status,
@@ -246,6 +262,14 @@ impl Running {
     /// The signal could not be sent.
     pub fn terminate(&mut self) -> Result<()> {
         self.process.terminate()
+    }
+
+    /// SIGINT, as Ctrl-C sends it.
+    ///
+    /// # Errors
+    /// The signal could not be sent.
+    pub fn interrupt(&mut self) -> Result<()> {
+        self.process.signal(libc::SIGINT)
     }
 
     /// SIGHUP: it reads its configuration again.

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! Setting (a folder, a configuration, plugins) ─▶ commands, a runtime ─▶ topics ─▶ Events
+//! Project (what `millstream new` made) ─▶ millstream test, dev
 //! shop: an order line ─▶ what must come of it, calculated without the plugin
 //! ```
 
 pub mod events;
+pub mod project;
 pub mod setting;
 pub mod shop;

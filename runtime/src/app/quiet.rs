@@ -1,0 +1,66 @@
+//! Waits until something is left alone: an editor writes a file in several steps, and a build more.
+
+use std::time::Duration;
+
+/// How long it must stay as it is.
+const QUIET: Duration = Duration::from_millis(200);
+/// How often it is looked at until then.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What `look` sees once it has seen the same for 200 ms; `None` as soon as it sees nothing any more.
+pub async fn settled<T: PartialEq, F>(look: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Option<T>>,
+{
+    let mut seen = look().await?;
+    let mut quiet = Duration::ZERO;
+    while quiet < QUIET {
+        tokio::time::sleep(LOOK).await;
+        let now = look().await?;
+        quiet = if now == seen {
+            quiet + LOOK
+        } else {
+            Duration::ZERO
+        };
+        seen = now;
+    }
+    Some(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Each look sees the next of these, and then the last one for ever.
+    fn looks(script: &[Option<u32>]) -> impl Fn() -> std::future::Ready<Option<u32>> {
+        let left = Mutex::new(script.to_vec());
+        move || {
+            let mut left = left.lock().expect("no panic");
+            let next = left[0];
+            if left.len() > 1 {
+                left.remove(0);
+            }
+            std::future::ready(next)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_begins_anew_with_each_change() {
+        let begun = Instant::now();
+        assert_eq!(settled(looks(&[Some(1)])).await, Some(1));
+        assert_eq!(begun.elapsed(), QUIET);
+        let begun = Instant::now();
+        let script = [Some(1), Some(1), Some(1), Some(2), Some(3)];
+        assert_eq!(settled(looks(&script)).await, Some(3));
+        assert_eq!(begun.elapsed(), QUIET + 4 * LOOK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gone_is_not_waited_for() {
+        assert_eq!(settled(looks(&[Some(1), None])).await, None);
+    }
+}
