@@ -9,9 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -123,9 +120,9 @@ async fn try_load(
     })
 }
 
-/// Keeps the component of what was loaded, to go back to. Where that fails, no way leads back.
-pub async fn keep(book: &DeployBook, loaded: &Loaded) {
-    let (book, version) = (book.clone(), loaded.version());
+/// Keeps the component of a version that was loaded, to go back to. Where that fails, no way leads back.
+pub async fn keep(book: &DeployBook, version: Version) {
+    let book = book.clone();
     let name = version.settings.name.clone();
     let keeping = tokio::task::spawn_blocking(move || {
         book.keep(&version.settings.plugin.path, &version.digest)
@@ -158,6 +155,11 @@ pub fn show_overrides(book: &DeployBook, surroundings: &Surroundings) {
 }
 
 impl Loaded {
+    /// The generation that was loaded.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.generation.clone()
+    }
+
     /// What was loaded.
     pub fn version(&self) -> Version {
         Version {
@@ -182,7 +184,7 @@ pub struct Running {
     surroundings: Surroundings,
     tasks: JoinSet<(Arc<str>, anyhow::Result<()>)>,
     /// How generations prove themselves.
-    probations: FuturesUnordered<BoxFuture<'static, Judged>>,
+    probations: JoinSet<Judged>,
     trial_room: Arc<TrialRoom>,
     consumers: BTreeMap<Arc<str>, AtWork>,
 }
@@ -204,7 +206,7 @@ impl Running {
         Self {
             surroundings,
             tasks: JoinSet::new(),
-            probations: FuturesUnordered::new(),
+            probations: JoinSet::new(),
             trial_room,
             consumers: BTreeMap::new(),
         }
@@ -294,15 +296,18 @@ impl Running {
         self.consumers.get(name).map(|one| &one.version)
     }
 
-    /// Lets what was loaded handle live events beside the version at work, as its settings say;
+    /// Lets a generation handle live events beside the version at work, as its settings say;
     /// `None` where they ask for nothing, or nothing of it is at work.
     ///
     /// # Errors
     /// Why it must not take over: it does not start, or fails more than its settings allow.
-    pub async fn shadow(&self, loaded: &Loaded) -> anyhow::Result<Option<ShadowReport>> {
-        let settings = &loaded.generation.settings;
+    pub async fn shadow(
+        &self,
+        generation: Arc<Generation>,
+    ) -> anyhow::Result<Option<ShadowReport>> {
+        let settings = &generation.settings;
         let at_work = self.consumers.get(&settings.name);
-        let plugin = loaded.generation.plugin.in_shadow();
+        let plugin = generation.plugin.in_shadow();
         let (events, Some(at_work), Some(plugin)) =
             (u64::from(settings.deploy.shadow), at_work, plugin)
         else {
@@ -312,10 +317,10 @@ impl Running {
             return Ok(None);
         }
         let name = &settings.name;
-        let generation = Generation::new(loaded.generation.number, plugin, settings.clone());
+        let shadow = Generation::new(generation.number, plugin, settings.clone());
         let told = at_work
             .commander
-            .shadow(Arc::new(generation), events, SHADOW_WITHIN)
+            .shadow(Arc::new(shadow), events, SHADOW_WITHIN)
             .await
             .map_err(|reason| anyhow::anyhow!("consumer {name}: {reason}"))?;
         let report = told
@@ -402,7 +407,7 @@ impl Running {
                 ended,
             }
         };
-        self.probations.push(judged.boxed());
+        self.probations.spawn(judged);
         Ok(())
     }
 
@@ -435,7 +440,9 @@ impl Running {
     pub async fn next(&mut self) -> anyhow::Result<Judged> {
         loop {
             let judged = tokio::select! {
-                Some(judged) = self.probations.next() => judged,
+                Some(judged) = self.probations.join_next() => {
+                    judged.context("waiting for a judgement panicked")?
+                }
                 Some(ended) = self.tasks.join_next() => {
                     let (name, ended) = ended.context("a consumer's task panicked")?;
                     ended?;

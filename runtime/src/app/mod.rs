@@ -227,7 +227,7 @@ async fn start(
         let version = book.follow(version);
         let Surroundings { host, metrics, .. } = surroundings;
         let ready = deploy::load(host, &version.settings, 1, metrics).await?;
-        deploy::keep(&book, &ready).await;
+        deploy::keep(&book, ready.version()).await;
         loaded.push(ready);
     }
     topics::prepare(config, &surroundings.broker).await?;

@@ -309,9 +309,9 @@ impl Reloader {
         let number = running.next_generation(&step.consumer);
         let Surroundings { host, metrics, .. } = &self.surroundings;
         let loaded = deploy::load(host, &version.settings, number, metrics).await?;
-        deploy::keep(book, &loaded).await;
+        deploy::keep(book, loaded.version()).await;
         let shadow = match step.change {
-            Change::Swap(_) => running.shadow(&loaded).await?,
+            Change::Swap(_) => running.shadow(loaded.generation()).await?,
             _ => None,
         };
         Ok((loaded, shadow))

@@ -107,6 +107,7 @@ pub fn of_case(consumer: &Consumer, component: &Path, case: &Case) -> Consumer {
     own.plugin.path = component.to_owned();
     // It was the digest of what is deployed, and this is what was built now.
     own.plugin.sha256 = None;
+    own.plugin.remote = None;
     if let Some(config) = &case.config {
         own.config = config.as_str().into();
     }

@@ -199,6 +199,7 @@ impl Plugins<'_> {
         let mut consumer = consumer.clone();
         consumer.plugin.path.clone_from(&self.suite.component);
         consumer.plugin.sha256 = None;
+        consumer.plugin.remote = None;
         let loaded = self.host.load(&consumer, 1).await.map_err(|error| {
             let remedy = error.remedy();
             anyhow::anyhow!("{error}\n  hint: {remedy}")

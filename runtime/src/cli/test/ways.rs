@@ -16,7 +16,7 @@ use super::answer::{Answer, Derived, Failed};
 use super::event;
 use crate::config::{Consumer, Ordering};
 use crate::decide::pace;
-use crate::decide::verdict::{self, Plea, Said, Verdict};
+use crate::decide::verdict::{self, ForGood, Plea, Said, Verdict};
 use crate::event::Block;
 use crate::json_event::JsonEvent;
 use crate::plugin::{CallContext, CallError, Instance, Plugin, StartError};
@@ -156,12 +156,14 @@ impl Run<'_> {
             said,
             |_| in_order.then_some(0),
             |_, _| Plea::Granted,
-            true,
+            ForGood::DeadLetter,
         );
         let cut = in_order && verdicts.contains(&Verdict::Retry);
         let answer = |(index, verdict): (usize, &Verdict)| match verdict {
             Verdict::Take => Some(self.derived(checked, batch, sources, index)),
-            Verdict::DeadLetter | Verdict::Retry | Verdict::Halt => failed(checked, index),
+            Verdict::DeadLetter | Verdict::Retry | Verdict::Halt | Verdict::Keep => {
+                failed(checked, index)
+            }
             // The one that ended the call: nothing before it may be tried again first.
             Verdict::Again if index == handled && !cut => failed(checked, index),
             Verdict::Again => None,
