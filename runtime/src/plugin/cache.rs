@@ -223,7 +223,8 @@ impl Cache {
         if !metadata.is_file() {
             return Err(Refusal::Rejected("it is not a plain file".into()));
         }
-        if metadata.uid() != user() || metadata.mode() & 0o077 != 0 || metadata.nlink() != 1 {
+        // None is left where a newer entry took its place just now.
+        if metadata.uid() != user() || metadata.mode() & 0o077 != 0 || metadata.nlink() > 1 {
             return Err(Refusal::Rejected(
                 "others than this user own it or have access to it".into(),
             ));

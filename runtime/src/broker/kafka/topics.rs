@@ -30,6 +30,10 @@ use crate::records::Records;
 const PRODUCE_WAIT: Duration = Duration::from_secs(30);
 /// How many topics are remembered as written to.
 const MAX_WRITTEN: usize = 1000;
+/// How long new partitions may be without a leader, somebody else's as well: topics are listed again
+/// until then, with a pause in between.
+const LEADERLESS: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How often it is looked whether a new topic is there.
 const APPEAR_POLL: Duration = Duration::from_millis(50);
 
@@ -117,7 +121,19 @@ impl KafkaTopics {
 impl Topics for KafkaTopics {
     fn list(&self) -> BoxFuture<'_, Result<Vec<TopicInfo>, BrokerError>> {
         let readers = self.readers.clone();
-        blocking(move || readers.list()).boxed()
+        async move {
+            let begun = Instant::now();
+            loop {
+                let readers = readers.clone();
+                match blocking(move || readers.list()).await {
+                    Err(BrokerError::Unreachable(_)) if begun.elapsed() < LEADERLESS => {
+                        tokio::time::sleep(ASK_AGAIN).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        }
+        .boxed()
     }
 
     fn create<'a>(
