@@ -111,12 +111,14 @@ impl Site {
         self.environment.push((name.to_owned(), value.into()));
     }
 
-    /// Writes `millstream.toml`. `[admin] listen` is the caller's to write, from [`Site::admin`].
+    /// Puts `millstream.toml` in place as a whole: a runtime that reads it meanwhile finds the old or
+    /// the new one. `[admin] listen` is the caller's to write, from [`Site::admin`].
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn configure(&self, text: &str) -> Result<()> {
-        self.write("millstream.toml", text.as_bytes()).map(drop)
+        let draft = self.write("millstream.toml.draft", text.as_bytes())?;
+        fs::rename(draft, self.path().join("millstream.toml")).context("cannot be put in place")
     }
 
     /// Writes a file of the folder and returns its path.

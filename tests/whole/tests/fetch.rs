@@ -46,7 +46,8 @@ fn running_digest(running: &Running) -> Result<String> {
     let (status, body) = running.get("/api/v1/consumers")?;
     ensure!(status == 200, "{status}: {body}");
     let json: serde_json::Value = body.parse()?;
-    let digest = json[0]["digest"].as_str().context("no digest")?;
+    let digest = json[0]["digest"].as_str();
+    let digest = digest.with_context(|| format!("no digest: {body}"))?;
     Ok(digest.trim_start_matches("sha256:").to_owned())
 }
 
