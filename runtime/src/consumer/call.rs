@@ -101,7 +101,8 @@ pub async fn run(call: Call) -> Done {
     }
 }
 
-async fn process(
+/// Hands a batch to an instance and puts the answer together. `begun` is when the call began.
+pub async fn process(
     generation: &Generation,
     instance: &mut dyn Instance,
     work: &Work,

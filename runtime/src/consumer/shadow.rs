@@ -16,17 +16,15 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::assemble::{self, Answer, Context, Fate};
+use super::assemble::{Answer, Fate};
+use super::call::{self, Trouble};
 use super::dead_letter;
 use super::generation::Generation;
 use super::guard::Witness;
 use super::runner::Runner;
-use super::work::{Packed, Work};
-use crate::clock;
-use crate::config::Ordering;
-use crate::decide::pace;
+use super::work::Work;
 use crate::metrics::Outcome;
-use crate::plugin::{CallContext, CallError, Instance};
+use crate::plugin::{CallError, Instance};
 use crate::records::{RecordView, Records};
 
 /// Examples that a report shows.
@@ -209,7 +207,7 @@ async fn compare(
         ..ShadowReport::default()
     };
     let begun = Instant::now();
-    let whole = call(&generation, &mut instance, &before.work).await;
+    let whole = call_once(&generation, &mut instance, &before.work).await;
     report.took = begun.elapsed();
     match whole {
         Err(reason) => return (None, Err(reason)),
@@ -219,7 +217,7 @@ async fn compare(
                 let mut alone = Work::default();
                 let item = before.work.items[index];
                 alone.push(before.work.block(&item), item);
-                match call(&generation, &mut instance, &alone).await {
+                match call_once(&generation, &mut instance, &alone).await {
                     Err(reason) => return (None, Err(reason)),
                     Ok(Ok(answer)) => report.compare(&before, index, &answer),
                     Ok(Err(error)) => report.failed(&before, index, &error.to_string()),
@@ -231,7 +229,7 @@ async fn compare(
 }
 
 /// One call, by an instance that is started where there is none. The outer error: it does not start.
-async fn call(
+async fn call_once(
     generation: &Generation,
     instance: &mut Option<Box<dyn Instance>>,
     work: &Work,
@@ -243,22 +241,15 @@ async fn call(
             Err(error) => return Err(error.to_string()),
         },
     };
-    let settings = &generation.settings;
-    let deadline = pace::budget(settings.limits.deadline, settings.limits.call, work.len());
-    let packed = Packed::new(work, work.is_of(|topic| settings.is_replay_topic(topic)));
-    let budget_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-    let batch = packed.batch(budget_ms, settings.ordering == Ordering::Partition);
-    let answered = running.process(batch, &CallContext { deadline }).await;
-    let context = Context {
-        generation,
-        now: Instant::now(),
-        now_ms: clock::now_ms(),
-        dice: 0.0,
+    let witness = Witness::silent();
+    let answered = call::process(generation, running.as_mut(), work, &witness, Instant::now());
+    let answered = match answered.await {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(Trouble::Call(error, _)) => Ok(Err(error)),
+        Err(Trouble::Start(error)) => Err(error.to_string()),
     };
-    let answer = answered
-        .map(|checked| assemble::answered(&context, work, &batch, &checked, &Witness::silent()));
     *instance = running.alive().then_some(running);
-    Ok(answer)
+    answered
 }
 
 impl ShadowReport {
