@@ -161,22 +161,11 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("cannot write {}", path.display());
     let folder = path.parent().with_context(failed)?;
     fs::create_dir_all(folder).with_context(failed)?;
-    let mut draft = tempfile_in(folder).with_context(failed)?;
-    let written = draft
-        .1
-        .write_all(bytes)
-        .and_then(|()| draft.1.sync_all())
-        .and_then(|()| fs::rename(&draft.0, path));
-    written.with_context(failed)
-}
-
-fn tempfile_in(folder: &Path) -> std::io::Result<(PathBuf, fs::File)> {
-    let path = folder.join(format!(".draft-{:016x}", fastrand::u64(..)));
-    let file = fs::File::options()
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
-    Ok((path, file))
+    let mut draft = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
+    draft.write_all(bytes).with_context(failed)?;
+    draft.as_file().sync_all().with_context(failed)?;
+    draft.persist(path).with_context(failed)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -67,17 +67,9 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
         ("schema", "schemas"),
     ]);
     let mut drafts = Vec::new();
-    for (table, place) in consumers(&mut root) {
-        drafts.push(consumer::consumer(
-            checks,
-            table,
-            place,
-            &runtime,
-            &registries,
-        ));
-    }
-    for included in &written.included {
-        let (table, place) = (&included.consumer, &included.place);
+    let included = written.included.iter();
+    let included = included.map(|included| (&included.consumer, &included.place));
+    for (table, place) in consumers(&mut root).into_iter().chain(included) {
         drafts.push(consumer::consumer(
             checks,
             table,
