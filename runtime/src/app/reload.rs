@@ -8,9 +8,9 @@
 //! ```
 //! One reload runs at a time; those asked for meanwhile wait.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -30,6 +30,10 @@ use crate::plugin::inspect;
 
 /// Reloads that may wait; each reads the newest files, so more would be for nothing.
 const WAITING: usize = 8;
+/// How long the file of the configuration may be empty or change while it is read, and how often it is
+/// read again until then.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long topics may take to be made.
 const TOPICS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -322,13 +326,24 @@ impl Reloader {
     /// # Errors
     /// All that is wrong with it, or every plugin that cannot be had.
     pub async fn read(&self) -> anyhow::Result<Config> {
-        let file = self.file.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            config::load(&file, ENVIRONMENT).map_err(|problems| problems.render(false))
-        });
-        let read = reading
-            .await
-            .context("reading the configuration panicked")?;
+        let begun = Instant::now();
+        let read = loop {
+            let before = stamp(&self.file).await;
+            let file = self.file.clone();
+            let reading = tokio::task::spawn_blocking(move || {
+                config::load(&file, ENVIRONMENT).map_err(|problems| problems.render(false))
+            });
+            let read = reading
+                .await
+                .context("reading the configuration panicked")?;
+            // Somebody who writes it in place empties it first: what was named there a moment ago
+            // would be removed.
+            let whole = before.is_some_and(|(bytes, _)| bytes > 0);
+            if whole && stamp(&self.file).await == before || begun.elapsed() > WRITTEN_WITHIN {
+                break read;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
         fetched(read.map_err(anyhow::Error::msg)?).await
     }
 
@@ -448,6 +463,12 @@ fn summary(report: ShadowReport) -> ShadowSummary {
         microseconds: each(report.took),
         examples: report.examples,
     }
+}
+
+/// Length and time of a file, which change while somebody writes it; `None` where there is none.
+async fn stamp(file: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = tokio::fs::metadata(file).await.ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
 }
 
 /// The environment of this process.

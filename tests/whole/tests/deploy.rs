@@ -308,6 +308,34 @@ fn a_plugin_built_anew_is_deployed_when_asked_or_by_itself_with_watch() -> Resul
     watching.succeed(PATIENCE)
 }
 
+/// Who writes a file in place empties it first: what reads it then would find no consumer, and remove
+/// all of them.
+#[test]
+fn a_file_that_is_being_written_removes_nobody() -> Result<()> {
+    let site = Site::new()?;
+    let text = configuration(&site, &enrich("enrich", "EUR", "")?);
+    site.configure(&text)?;
+    let mut running = site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    let file = site.path().join("millstream.toml");
+    fs::write(&file, "")?;
+    let answer = thread::scope(|scope| {
+        let asked = scope.spawn(|| reload(&site));
+        // Answered by the same listener behind it, so the reload has begun.
+        running.get("/healthz")?;
+        site.configure(&text)?;
+        asked
+            .join()
+            .map_err(|_| anyhow::anyhow!("the request panicked"))?
+    })?;
+    ensure!(
+        answer.status == 200 && !answer.body.contains("remove"),
+        "{answer:?}"
+    );
+    running.terminate()?;
+    running.succeed(PATIENCE)
+}
+
 /// Kubernetes swaps a symlink to a folder; the file's own name never changes.
 #[test]
 fn a_swapped_symlink_is_a_new_file() -> Result<()> {
