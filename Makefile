@@ -30,7 +30,7 @@ DELIVERY ?=
 # How long a soak lasts: `make soak MINUTES=5`.
 MINUTES ?= 30
 
-.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench clean
+.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench profile clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -94,6 +94,10 @@ soak: plugins ## many minutes of order lines and trouble: does anything grow? (M
 bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench
 	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --runs $(RUNS) $(if $(RECORD),--record $(RECORD))
+
+profile: plugins ## where the time of an event goes: tables, and flame graphs in target/profile (EVENTS=)
+	$(CARGO) build --release -p millstream -p millstream-bench
+	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --contenders millstream,exactly-once --profile $(TARGET_DIR)/profile
 
 clean: ## remove all that was built
 	$(CARGO) clean

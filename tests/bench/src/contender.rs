@@ -10,6 +10,7 @@ use millstream_test_support::ports::free_port;
 use millstream_test_support::process::BINARY;
 use millstream_test_support::workspace;
 
+use crate::profile;
 use crate::query::Query;
 
 /// A program that does the work.
@@ -39,6 +40,8 @@ pub struct Job<'a> {
     pub events: u64,
     /// Configuration, caches and logs; kept from run to run.
     pub folder: &'a Path,
+    /// What is set of librdkafka in the runtime, as `NAME=VALUE`.
+    pub properties: &'a [String],
 }
 
 impl Contender {
@@ -78,7 +81,15 @@ impl Contender {
     /// # Errors
     /// Its configuration cannot be written, or it cannot be started.
     pub fn start(self, job: &Job<'_>) -> Result<Guarded> {
-        self.launch(job, &["--until-idle"])
+        self.launch(job, &["--until-idle"], None)
+    }
+
+    /// The same, with samples of where it is taken into a file.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_sampled(self, job: &Job<'_>, samples: &Path) -> Result<Guarded> {
+        self.launch(job, &["--until-idle"], Some(samples))
     }
 
     /// Starts it to work until it is ended; the bound cannot.
@@ -86,16 +97,25 @@ impl Contender {
     /// # Errors
     /// As of [`Self::start`].
     pub fn serve(self, job: &Job<'_>) -> Result<Guarded> {
-        self.launch(job, &[])
+        self.launch(job, &[], None)
     }
 
-    fn launch(self, job: &Job<'_>, options: &[&str]) -> Result<Guarded> {
-        let (program, mut arguments) = match self {
+    fn launch(self, job: &Job<'_>, options: &[&str], samples: Option<&Path>) -> Result<Guarded> {
+        let (mut program, mut arguments) = match self {
             Self::Bound => (std::env::current_exe()?, bound(job)),
             _ => (binary(), millstream(job, self.settings())?),
         };
         if self != Self::Bound {
             arguments.extend(options.iter().map(OsString::from));
+        }
+        if let Some(samples) = samples {
+            let (recorder, recording) = profile::recorder(samples);
+            let all = recording.into_iter().map(OsString::from);
+            arguments = all
+                .chain([program.into_os_string()])
+                .chain(arguments)
+                .collect();
+            program = recorder;
         }
         let log = self.log(job.folder);
         Guarded::start(&Plan {
@@ -172,6 +192,10 @@ fn millstream(job: &Job<'_>, settings: &str) -> Result<Vec<OsString>> {
 
 fn configuration(job: &Job<'_>, settings: &str, admin: u16, plugin: &Path) -> String {
     let text = |text: &str| serde_json::Value::from(text).to_string();
+    let properties: String = (job.properties.iter())
+        .filter_map(|property| property.split_once('='))
+        .map(|(name, value)| format!("{} = {}\n", text(name), text(value)))
+        .collect();
     format!(
         r#"[runtime]
 cache_dir = "cache"
@@ -182,7 +206,7 @@ data_dir = "data"
 
 [broker.properties]
 "bootstrap.servers" = {bootstrap}
-
+{properties}
 [admin]
 listen = "127.0.0.1:{admin}"
 

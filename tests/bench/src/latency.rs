@@ -44,6 +44,8 @@ pub struct Plan<'a> {
     pub seconds: u32,
     pub seed: u64,
     pub folder: &'a Path,
+    /// See [`Job::properties`].
+    pub properties: &'a [String],
 }
 
 /// How long events took, in milliseconds, in order.
@@ -77,6 +79,7 @@ pub fn measure(kafka: &KafkaTools, bootstrap: &str, plan: &Plan<'_>) -> Result<D
         partitions: plan.partitions.try_into()?,
         events,
         folder: plan.folder,
+        properties: plan.properties,
     };
     let _process = plan
         .contender

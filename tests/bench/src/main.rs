@@ -10,16 +10,20 @@ mod bid;
 mod bound;
 mod contender;
 mod deliveries;
+mod flame;
 mod latency;
 mod librdkafka;
 mod measure;
+mod profile;
 mod query;
 mod report;
 mod topics;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use millstream_test_support::kafka::{KafkaNode, Options};
 use millstream_test_support::workspace;
@@ -57,9 +61,15 @@ struct Arguments {
     /// Measure the time from produce to derived event instead, at so many events a second.
     #[arg(long, value_name = "EVENTS_A_SECOND")]
     latency: Option<u32>,
+    /// Sample each contender once instead, and write flame graphs and tables to this folder.
+    #[arg(long, value_name = "FOLDER")]
+    profile: Option<PathBuf>,
     /// For how long, with --latency.
     #[arg(long, default_value_t = 20)]
     seconds: u32,
+    /// A property of librdkafka for the runtime, such as debug=eos; may be given again.
+    #[arg(long, value_name = "NAME=VALUE")]
+    property: Vec<String>,
     /// Keep the figures as tests/bench/results/NAME.json and put them into tests/bench/README.md.
     #[arg(long, value_name = "NAME")]
     record: Option<String>,
@@ -77,7 +87,10 @@ fn main() -> ExitCode {
     let result = match (&arguments.command, arguments.latency) {
         (Some(Command::Bound(task)), _) => bound::run(task),
         (None, Some(rate)) => delays(&arguments, rate),
-        (None, None) => compare(&arguments),
+        (None, None) => match &arguments.profile {
+            Some(folder) => sample(&arguments, folder),
+            None => compare(&arguments),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +135,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
                     partitions: PARTITIONS.try_into()?,
                     events: arguments.events,
                     folder: folder.path(),
+                    properties: &arguments.property,
                 };
                 let figures = measure::measure(kafka, broker, contender, &job, expected)
                     .with_context(|| name.clone())?;
@@ -161,6 +175,51 @@ fn compare(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Samples each contender on each query, and prints where the time of an event goes.
+fn sample(arguments: &Arguments, folder: &Path) -> Result<()> {
+    profile::check()?;
+    for contender in &arguments.contenders {
+        contender.check(&arguments.queries)?;
+    }
+    let node = kafka_node()?;
+    let kafka = node.tools();
+    kafka.create_topic("bids", PARTITIONS)?;
+    topics::fill(kafka, "bids", Bids::new(arguments.seed, arguments.events))?;
+    let work = tempfile_folder()?;
+    let folder = &std::path::absolute(folder)?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for query in &arguments.queries {
+        for contender in &arguments.contenders {
+            let name = format!("{}-{}", contender.name(), query.name());
+            kafka.create_topic(&name, PARTITIONS)?;
+            let job = Job {
+                query: *query,
+                bootstrap: node.bootstrap(),
+                group: &name,
+                input: "bids",
+                output: &name,
+                partitions: PARTITIONS.try_into()?,
+                events: arguments.events,
+                folder: work.path(),
+                properties: &arguments.property,
+            };
+            let samples = folder.join(format!("{name}.data"));
+            let (status, _) = contender.start_sampled(&job, &samples)?.wait_for_cpu()?;
+            let log = fs::read_to_string(contender.log(work.path())).unwrap_or_default();
+            ensure!(status.success(), "{name} ended with {status}:\n{log}");
+            kafka.delete_topic(&name)?;
+            let flame = folder.join(format!("{name}.svg"));
+            let profile = profile::read(&samples, &flame, &name)?;
+            println!(
+                "{name}: {}\n\n{}",
+                flame.display(),
+                profile.table(arguments.events)
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Prints how long events take at a steady rate, straight through Kafka and through each contender.
 fn delays(arguments: &Arguments, rate: u32) -> Result<()> {
     let node = kafka_node()?;
@@ -183,6 +242,7 @@ fn delays(arguments: &Arguments, rate: u32) -> Result<()> {
                 seconds: arguments.seconds,
                 seed: arguments.seed,
                 folder: folder.path(),
+                properties: &arguments.property,
             };
             let delays = latency::measure(node.tools(), node.bootstrap(), &plan)?;
             println!(
