@@ -61,6 +61,21 @@ impl DeployBook {
         self.consumers.entry(consumer.to_string()).or_default()
     }
 
+    /// A consumer goes on under a new name: what is known of it under the one before is known of it
+    /// still, unless something is known of the new one already.
+    fn rename(&mut self, consumer: &Consumer) {
+        let names = consumer.previous_names.iter();
+        let left: Vec<Overrides> = names
+            .filter_map(|name| self.consumers.remove(&**name))
+            .collect();
+        let overrides = self.of(&consumer.name);
+        if *overrides == Overrides::default()
+            && let Some(left) = left.into_iter().next()
+        {
+            *overrides = left;
+        }
+    }
+
     /// Every consumer that something is known of.
     pub fn all(&self) -> impl Iterator<Item = (&String, &Overrides)> {
         self.consumers.iter()
@@ -68,6 +83,7 @@ impl DeployBook {
 
     /// What is to run where the file wants this version: that, or what is pinned instead.
     pub fn follow(&mut self, wanted: Version) -> Version {
+        self.rename(&wanted.settings);
         let overrides = self.of(&wanted.settings.name);
         overrides.follow(&build(&wanted));
         let pinned = overrides.pinned().map(|(build, _)| build.clone());

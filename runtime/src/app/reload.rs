@@ -376,15 +376,16 @@ impl Reloader {
                 Change::Remove => 0,
                 _ => running.next_generation(&step.consumer),
             };
+            let paused = step.change != Change::Remove && book.of(&step.consumer).paused;
             match (&step.change, loaded) {
                 (Change::Keep, _) => continue,
                 _ if dry_run => {}
-                (Change::Remove, _) => running.stop(&step.consumer, deadline).await?,
-                (Change::Add, Some(loaded)) => running.start(loaded)?,
+                (Change::Remove, _) => running.remove(&step.consumer, deadline).await?,
+                (Change::Add, Some(loaded)) => running.start(loaded, paused)?,
                 (Change::Swap(_), Some(loaded)) => running.swap(loaded).await?,
                 (Change::StartAnew(_), Some(loaded)) => {
                     running.stop(&step.consumer, deadline).await?;
-                    running.start(loaded)?;
+                    running.start(loaded, paused)?;
                 }
                 (Change::Add | Change::Swap(_) | Change::StartAnew(_), None) => continue,
             }

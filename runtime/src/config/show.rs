@@ -199,6 +199,7 @@ fn consumer(consumer: &Consumer) -> Value {
             "max_age": show_duration(retry.max_age),
         },
         "config": plugin_config(&consumer.config),
+        "previous_names": consumer.previous_names.iter().map(|name| &**name).collect::<Vec<_>>(),
         "on_lost_position": match consumer.on_lost_position {
             OnLostPosition::Stop => "stop",
             OnLostPosition::Beginning => "beginning",
