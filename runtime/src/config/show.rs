@@ -139,7 +139,8 @@ fn admin(admin: &Admin) -> Value {
     value
 }
 
-fn consumer(consumer: &Consumer) -> Value {
+/// A consumer, without what is not set.
+pub(super) fn consumer(consumer: &Consumer) -> Value {
     let (batch, in_flight) = (consumer.batch, consumer.in_flight);
     let (limits, retry) = (consumer.limits, consumer.retry);
     let topics: Vec<_> = consumer

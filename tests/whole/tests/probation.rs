@@ -144,6 +144,65 @@ fn a_version_that_fails_is_taken_back_and_the_one_before_handles_its_events() ->
     running.succeed(PATIENCE)
 }
 
+/// A rollback that a restart forgets goes back to the mistake by itself.
+#[test]
+fn a_filter_or_a_limit_is_rolled_back_for_good_too() -> Result<()> {
+    let stage = Stage::new("deploy = { probation = \"10m\" }\n")?;
+    stage.configure(GOOD)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    stage.produce(&running, "anything", 0..10)?;
+    until_settled(&mut running, "ok", 10)?;
+    stage.configure(&format!("{GOOD}filter = {{ key = [\"nobody\"] }}\n"))?;
+    until_deployed(&mut running, "ok", 2.0)?;
+    let shown = stage.site.succeed(&["rollback", "hostile"])?;
+    ensure!(shown.contains("filter"), "{shown}");
+    let rolled_back = |running: &Running| -> Result<()> {
+        let shown = report(running)?;
+        ensure!(
+            shown["drift"] == true && shown["overrides"][0] == "rollback",
+            "{shown}"
+        );
+        Ok(())
+    };
+    rolled_back(&running)?;
+    let answer = stage.reload()?;
+    ensure!(
+        answer.status == 200 && !answer.body.contains("swap"),
+        "{answer:?}"
+    );
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    rolled_back(&running)?;
+    stage.produce(&running, "anything", 0..10)?;
+    until_settled(&mut running, "ok", 10)?;
+
+    // And by a probation: these limits are too narrow for what comes.
+    stage.configure(&format!("{GOOD}limits = {{ output_bytes = \"1KiB\" }}\n"))?;
+    until_deployed(&mut running, "ok", 2.0)?;
+    ensure!(
+        report(&running)?["drift"] == false,
+        "the file is another one"
+    );
+    let large = "x".repeat(2_000);
+    stage.produce(&running, &large, 0..4)?;
+    until_deployed(&mut running, "rolled_back", 1.0)?;
+    until_settled(&mut running, "ok", 14)?;
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    rolled_back(&running)?;
+    stage.produce(&running, &large, 0..4)?;
+    until_settled(&mut running, "ok", 4)?;
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    ensure!(events::all(&stage.site, "dlq")?.is_empty());
+    Ok(())
+}
+
 /// What fails by every version is the event's own fault: it must not take a good version back, and
 /// ends as it always does.
 #[test]
