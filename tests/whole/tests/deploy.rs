@@ -205,13 +205,28 @@ fn a_file_that_is_being_written_removes_nobody() -> Result<()> {
     site.configure(&text)?;
     let mut running = site.start(&[])?;
     running.until_ready(PATIENCE)?;
-    let file = site.path().join("millstream.toml");
-    fs::write(&file, "")?;
+    written_in_place(&site, &running, "millstream.toml", &text)?;
+
+    // One that is included holds a consumer as well.
+    let included = enrich("enrich", "EUR", "")?.replace("[[consumer]]", "[consumer]");
+    site.write("consumers/enrich.toml", included.as_bytes())?;
+    let main = configuration(&site, "");
+    site.configure(&format!("include = [\"consumers/*.toml\"]\n{main}"))?;
+    until_generation(&mut running, 2)?;
+    written_in_place(&site, &running, "consumers/enrich.toml", &included)?;
+    running.terminate()?;
+    running.succeed(PATIENCE)
+}
+
+/// A reload while this file is empty, and then whole again, changes nothing.
+fn written_in_place(site: &Site, running: &Running, name: &str, text: &str) -> Result<()> {
+    site.write(name, b"")?;
     let answer = thread::scope(|scope| {
-        let asked = scope.spawn(|| reload(&site));
+        let asked = scope.spawn(|| reload(site));
         // Answered by the same listener behind it, so the reload has begun.
         running.get("/healthz")?;
-        site.configure(&text)?;
+        let draft = site.write("draft", text.as_bytes())?;
+        fs::rename(draft, site.path().join(name))?;
         asked
             .join()
             .map_err(|_| anyhow::anyhow!("the request panicked"))?
@@ -220,8 +235,7 @@ fn a_file_that_is_being_written_removes_nobody() -> Result<()> {
         answer.status == 200 && !answer.body.contains("remove"),
         "{answer:?}"
     );
-    running.terminate()?;
-    running.succeed(PATIENCE)
+    Ok(())
 }
 
 /// Kubernetes swaps a symlink to a folder; the file's own name never changes.
