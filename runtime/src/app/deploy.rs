@@ -92,6 +92,7 @@ async fn try_load(
     number: u64,
 ) -> anyhow::Result<Loaded> {
     let plugin = host.load(consumer, number).await.map_err(|error| {
+        let error = error.of(&consumer.plugin);
         StartFailure::Configuration(format!(
             "consumer {}: {error}\n  what to do: {}",
             consumer.name,
@@ -109,7 +110,7 @@ async fn try_load(
             return Err(StartFailure::Configuration(format!(
                 "consumer {}: plugin {}: {error}",
                 consumer.name,
-                consumer.plugin.shown()
+                consumer.plugin.identified()
             ))
             .into());
         }

@@ -509,11 +509,14 @@ pub async fn digests(config: &Config) -> anyhow::Result<(Vec<Version>, Vec<Strin
                     settings,
                     digest: inspection.digest.into(),
                 }),
-                Err(error) => errors.push(format!(
-                    "consumer {}: {error}\n  what to do: {}",
-                    settings.name,
-                    error.remedy()
-                )),
+                Err(error) => {
+                    let error = error.of(&settings.plugin);
+                    errors.push(format!(
+                        "consumer {}: {error}\n  what to do: {}",
+                        settings.name,
+                        error.remedy()
+                    ));
+                }
             }
         }
         (versions, errors)

@@ -290,6 +290,14 @@ impl PluginSource {
             None => self.path.display().to_string(),
         }
     }
+
+    /// As [`Self::shown`], with the digest of one that was fetched.
+    pub fn identified(&self) -> String {
+        match (&self.remote, &self.sha256) {
+            (Some(_), Some(digest)) => format!("{} (sha256:{digest})", self.shown()),
+            _ => self.shown(),
+        }
+    }
 }
 
 /// A component that is fetched, and what it may cost.
