@@ -10,16 +10,21 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::verify_server_name;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig,
+};
 
-use crate::config::{AdminTls, PrivateKey};
+use crate::clock;
+use crate::config::{AdminTls, PrivateKey, time};
 
 /// Bytes of a file of certificates: the system's own bundle has a quarter of a million.
 const MAX_FILE: u64 = 4 << 20;
@@ -84,6 +89,45 @@ pub fn names(certificate: &CertificateDer<'_>, name: &str) -> bool {
         return false;
     };
     verify_server_name(&parsed, &name).is_ok()
+}
+
+/// Why a certificate is not valid now, to stand after "the certificate"; `None` where it is, as far as
+/// its dates say.
+pub fn out_of_date(certificate: &CertificateDer<'_>) -> Option<String> {
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(clock::now_ms().max(0) as u64));
+    out_of_date_at(certificate, now)
+}
+
+/// Whoever checks a certificate looks at its dates first: so it does not matter that nobody but itself
+/// vouches for it here, nor for which name it is.
+fn out_of_date_at(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone().into_owned()).ok()?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+    let name = ServerName::try_from("localhost").ok()?;
+    let verdict = verifier
+        .build()
+        .ok()?
+        .verify_server_cert(certificate, &[], &name, &[], now);
+    let shown = |time: UnixTime| {
+        let milliseconds = i64::try_from(time.as_secs())
+            .ok()
+            .and_then(|s| s.checked_mul(1000));
+        milliseconds.map_or_else(|| "an unknown time".to_owned(), time::show)
+    };
+    match verdict.err()? {
+        Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            Some(format!("expired at {}", shown(not_after)))
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+            Some(format!("is not valid before {}", shown(not_before)))
+        }
+        Error::InvalidCertificate(CertificateError::Expired) => Some("has expired".to_owned()),
+        Error::InvalidCertificate(CertificateError::NotValidYet) => {
+            Some("is not valid yet".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// The certificates that are trusted: those of the file `ca`, or else the system's, for which
@@ -250,6 +294,33 @@ mod tests {
         assert!(is_distrust(&io::Error::other(once)));
         assert!(!is_distrust(&io::Error::other("reset")));
         assert!(!is_distrust(&io::Error::other(Error::HandshakeNotComplete)));
+    }
+
+    /// Of a server's certificate, of one that signed itself, and of an authority's.
+    #[test]
+    fn dates_are_told_whoever_vouches() {
+        let at = |year: i32| {
+            let seconds = rcgen::date_time_ymd(year, 1, 1).unix_timestamp();
+            UnixTime::since_unix_epoch(Duration::from_secs(seconds as u64))
+        };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2022, 1, 1);
+        let authority = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        for is_ca in [rcgen::IsCa::NoCa, rcgen::IsCa::ExplicitNoCa, authority] {
+            params.is_ca = is_ca;
+            let certificate = params.self_signed(&key).unwrap();
+            let told = |year| out_of_date_at(certificate.der(), at(year));
+            assert_eq!(told(2021), None);
+            let early = told(2019).unwrap();
+            assert!(
+                early.contains("not valid before 2020-01-01T00:00:00"),
+                "{early}"
+            );
+            let late = told(2023).unwrap();
+            assert!(late.contains("expired at 2022-01-01T00:00:00"), "{late}");
+        }
     }
 
     #[test]

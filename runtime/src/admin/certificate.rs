@@ -40,10 +40,13 @@ impl Certificate {
     /// # Errors
     /// Which of both cannot be used, and why.
     pub fn read(settings: &AdminTls) -> Result<Arc<Self>, Unfit> {
+        let first = mark(settings);
+        let identity = tls::identity(settings)?;
+        warn_if_out_of_date(&identity);
         Ok(Arc::new(Self {
-            first: mark(settings),
+            first,
             settings: settings.clone(),
-            newest: ArcSwap::new(tls::identity(settings)?),
+            newest: ArcSwap::new(identity),
         }))
     }
 
@@ -74,6 +77,7 @@ impl Certificate {
             let read = tokio::task::spawn_blocking(move || tls::identity(&again.settings)).await;
             match read {
                 Ok(Ok(identity)) => {
+                    warn_if_out_of_date(&identity);
                     self.newest.store(identity);
                     tracing::info!("the certificate of the HTTP interface was read again");
                 }
@@ -90,6 +94,13 @@ impl Certificate {
         let files = self.clone();
         let looked = tokio::task::spawn_blocking(move || mark(&files.settings)).await;
         looked.unwrap_or_default()
+    }
+}
+
+/// It is shown all the same: a new one may be put there at any moment.
+fn warn_if_out_of_date(identity: &CertifiedKey) {
+    if let Some(why) = identity.cert.iter().find_map(tls::out_of_date) {
+        tracing::warn!("clients refuse the certificate of the HTTP interface: it {why}");
     }
 }
 

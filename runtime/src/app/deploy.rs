@@ -92,6 +92,7 @@ async fn try_load(
     number: u64,
 ) -> anyhow::Result<Loaded> {
     let plugin = host.load(consumer, number).await.map_err(|error| {
+        let error = error.of(&consumer.plugin);
         StartFailure::Configuration(format!(
             "consumer {}: {error}\n  what to do: {}",
             consumer.name,
@@ -109,7 +110,7 @@ async fn try_load(
             return Err(StartFailure::Configuration(format!(
                 "consumer {}: plugin {}: {error}",
                 consumer.name,
-                consumer.plugin.shown()
+                consumer.plugin.identified()
             ))
             .into());
         }
@@ -140,8 +141,8 @@ pub fn show_overrides(book: &DeployBook, surroundings: &Surroundings) {
         kinds.extend(overrides.pinned().map(|(_, cause)| cause.to_string()));
         kinds.extend(overrides.paused.then(|| "pause".to_owned()));
         let drift = overrides.drifts();
-        {
-            let ledger = surroundings.metrics.ledger(&name.as_str().into());
+        // One that was removed has no series.
+        if let Some(ledger) = surroundings.metrics.known(name) {
             let mut ledger = ledger.lock();
             ledger.overrides.clone_from(&kinds);
             ledger.drift = drift;
@@ -228,11 +229,12 @@ impl Running {
         self.consumers.get(name).map_or(1, |one| one.generation + 1)
     }
 
-    /// Joins a consumer's group and lets it work on the data plane.
+    /// Joins a consumer's group and lets it work on the data plane; one that is `paused` stands there
+    /// until it is resumed.
     ///
     /// # Errors
     /// The broker refuses the subscription for good.
-    pub fn start(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+    pub fn start(&mut self, loaded: Loaded, paused: bool) -> anyhow::Result<()> {
         let version = loaded.version();
         let Loaded {
             generation,
@@ -262,7 +264,8 @@ impl Running {
             status,
             first_instance,
         })
-        .sharing(self.trial_room.clone());
+        .sharing(self.trial_room.clone())
+        .standing(paused);
         let commander = runner.commander();
         health.commanded_by(&name, commander.clone());
         let (drain, drained) = oneshot::channel();
@@ -411,6 +414,18 @@ impl Running {
         Ok(())
     }
 
+    /// Drains a consumer until `deadline`, waits for it, and forgets its figures.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub async fn remove(&mut self, name: &str, deadline: Instant) -> anyhow::Result<()> {
+        self.stop(name, deadline).await?;
+        let Surroundings { host, metrics, .. } = &self.surroundings;
+        metrics.forget(name);
+        host.hooks().custom_metrics.remove(name);
+        Ok(())
+    }
+
     /// Drains a consumer until `deadline`, and waits for it.
     ///
     /// # Errors
@@ -489,10 +504,13 @@ fn subscription(consumer: &config::Consumer) -> Subscription {
         .iter()
         .map(|dead_letter| dead_letter.topic.clone());
     let mut topics = consumer.topics.clone();
-    topics.push(TopicPattern::Name(consumer.replay_topic()));
+    let replays = std::iter::once(consumer.replay_topic());
+    let replays = replays.chain(consumer.previous_replay_topics());
+    topics.extend(replays.map(TopicPattern::Name));
     Subscription {
         consumer: consumer.name.clone(),
         group: consumer.group.clone(),
+        previous_groups: consumer.previous_groups().collect(),
         topics,
         excluded: outputs.chain(dead_letters).collect(),
         start: consumer.start.unwrap_or_default(),

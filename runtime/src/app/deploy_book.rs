@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::config::{self, Config, Consumer};
+use crate::config::{self, Config, Consumer, Runtime, kept};
 use crate::decide::deploy_plan::Version;
 use crate::decide::overrides::{Build, Overrides};
 use crate::plugin::inspect;
@@ -23,6 +23,8 @@ use crate::plugin::inspect;
 #[derive(Clone, Debug)]
 pub struct DeployBook {
     folder: PathBuf,
+    /// What limits of consumers have to go with.
+    runtime: Runtime,
     consumers: BTreeMap<String, Overrides>,
 }
 
@@ -53,12 +55,31 @@ impl DeployBook {
                 return Err(error).with_context(|| format!("cannot read {}", file.display()));
             }
         };
-        Ok(Self { folder, consumers })
+        Ok(Self {
+            folder,
+            runtime: config.runtime.clone(),
+            consumers,
+        })
     }
 
     /// What is known of a consumer.
     pub fn of(&mut self, consumer: &str) -> &mut Overrides {
         self.consumers.entry(consumer.to_string()).or_default()
+    }
+
+    /// A consumer goes on under a new name: what is known of it under the one before is known of it
+    /// still, unless something is known of the new one already.
+    fn rename(&mut self, consumer: &Consumer) {
+        let names = consumer.previous_names.iter();
+        let left: Vec<Overrides> = names
+            .filter_map(|name| self.consumers.remove(&**name))
+            .collect();
+        let overrides = self.of(&consumer.name);
+        if *overrides == Overrides::default()
+            && let Some(left) = left.into_iter().next()
+        {
+            *overrides = left;
+        }
     }
 
     /// Every consumer that something is known of.
@@ -68,6 +89,7 @@ impl DeployBook {
 
     /// What is to run where the file wants this version: that, or what is pinned instead.
     pub fn follow(&mut self, wanted: Version) -> Version {
+        self.rename(&wanted.settings);
         let overrides = self.of(&wanted.settings.name);
         overrides.follow(&build(&wanted));
         let pinned = overrides.pinned().map(|(build, _)| build.clone());
@@ -80,8 +102,20 @@ impl DeployBook {
         }
     }
 
-    /// The settings with another component, kept here, and its configuration.
+    /// The settings with another component, kept here, its configuration, and what else can change
+    /// while events flow.
     fn with_build(&self, settings: &Consumer, build: &Build) -> Consumer {
+        let settings = match kept::read(settings, &build.settings, &self.runtime) {
+            Ok(settings) => settings,
+            Err(problems) => {
+                tracing::error!(
+                    consumer = %settings.name,
+                    "the settings of the build that runs instead of the file's cannot be had any \
+                     more, those of the file apply:\n{}", problems.render(false)
+                );
+                settings.clone()
+            }
+        };
         Consumer {
             plugin: config::PluginSource {
                 path: self.component(&build.digest),
@@ -89,7 +123,7 @@ impl DeployBook {
                 remote: None,
             },
             config: build.config.as_str().into(),
-            ..settings.clone()
+            ..settings
         }
     }
 
@@ -149,6 +183,7 @@ pub fn build(version: &Version) -> Build {
         digest: version.digest.to_string(),
         config: version.settings.config.to_string(),
         state_version: version.settings.deploy.state_version,
+        settings: kept::write(&version.settings),
     }
 }
 
@@ -170,13 +205,54 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn book(folder: &Path) -> DeployBook {
         DeployBook {
             folder: folder.to_owned(),
+            runtime: Runtime {
+                instance: None,
+                shutdown_timeout: Duration::from_secs(25),
+                max_instances: 1000,
+                max_plugin_memory: 256 << 20,
+                plugin_memory: 2 << 30,
+                cache_dir: folder.to_owned(),
+            },
             consumers: BTreeMap::new(),
         }
+    }
+
+    /// A pause or a rollback that a rename forgets would come loose by itself.
+    #[test]
+    fn what_is_known_goes_along_with_a_name_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("millstream.toml");
+        let named = |name: &str, before: &str| {
+            let text = format!(
+                "[[consumer]]\nname = \"{name}\"\nprevious_names = {before}\n\
+                 plugin = \"p.wasm\"\ntopics = [\"t\"]\n"
+            );
+            fs::write(&file, text).unwrap();
+            let loaded = config::load_without_plugins(&file, &|_| None).unwrap();
+            loaded.config.consumers[0].clone()
+        };
+        let mut book = book(folder.path());
+        book.of("old").paused = true;
+        let new = named("new", "[\"never\", \"old\"]");
+        book.rename(&new);
+        assert!(book.of("new").paused && !book.consumers.contains_key("old"));
+        book.of("new").paused = false;
+        book.of("new").runs(Build {
+            digest: "sha256:00".into(),
+            config: "{}".into(),
+            state_version: 1,
+            settings: String::new(),
+        });
+        book.of("old").paused = true;
+        book.rename(&new);
+        assert!(!book.of("new").paused, "it has a life of its own by now");
     }
 
     /// A component that nobody goes back to would stay for ever, one that somebody does must not go.
@@ -193,6 +269,7 @@ mod tests {
                 digest,
                 config: "{}".into(),
                 state_version: 1,
+                settings: String::new(),
             });
             book.save().unwrap();
         }

@@ -235,15 +235,9 @@ async fn start(
     for loaded in loaded {
         let version = loaded.version();
         let name = version.settings.name.clone();
-        running.start(loaded)?;
         let overrides = book.of(&name);
+        running.start(loaded, overrides.paused)?;
         overrides.runs(deploy_book::build(&version));
-        if overrides.paused {
-            running
-                .pause(&name, true)
-                .await
-                .map_err(anyhow::Error::msg)?;
-        }
     }
     deploy::show_overrides(&book, surroundings);
     surroundings.health.started();

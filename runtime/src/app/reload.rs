@@ -30,7 +30,7 @@ use crate::plugin::inspect;
 
 /// Reloads that may wait; each reads the newest files, so more would be for nothing.
 const WAITING: usize = 8;
-/// How long the file of the configuration may be empty or change while it is read, and how often it is
+/// How long a file of the configuration may be empty or change while it is read, and how often all are
 /// read again until then.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -328,7 +328,7 @@ impl Reloader {
     pub async fn read(&self) -> anyhow::Result<Config> {
         let begun = Instant::now();
         let read = loop {
-            let before = stamp(&self.file).await;
+            let before = stamps(&self.file).await;
             let file = self.file.clone();
             let reading = tokio::task::spawn_blocking(move || {
                 config::load(&file, ENVIRONMENT).map_err(|problems| problems.render(false))
@@ -336,10 +336,11 @@ impl Reloader {
             let read = reading
                 .await
                 .context("reading the configuration panicked")?;
-            // Somebody who writes it in place empties it first: what was named there a moment ago
+            // Somebody who writes one in place empties it first: what was named there a moment ago
             // would be removed.
-            let whole = before.is_some_and(|(bytes, _)| bytes > 0);
-            if whole && stamp(&self.file).await == before || begun.elapsed() > WRITTEN_WITHIN {
+            let written = |(_, stamp): &Stamp| stamp.is_some_and(|(bytes, _)| bytes > 0);
+            let whole = before.iter().all(written);
+            if whole && stamps(&self.file).await == before || begun.elapsed() > WRITTEN_WITHIN {
                 break read;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -376,15 +377,16 @@ impl Reloader {
                 Change::Remove => 0,
                 _ => running.next_generation(&step.consumer),
             };
+            let paused = step.change != Change::Remove && book.of(&step.consumer).paused;
             match (&step.change, loaded) {
                 (Change::Keep, _) => continue,
                 _ if dry_run => {}
-                (Change::Remove, _) => running.stop(&step.consumer, deadline).await?,
-                (Change::Add, Some(loaded)) => running.start(loaded)?,
+                (Change::Remove, _) => running.remove(&step.consumer, deadline).await?,
+                (Change::Add, Some(loaded)) => running.start(loaded, paused)?,
                 (Change::Swap(_), Some(loaded)) => running.swap(loaded).await?,
                 (Change::StartAnew(_), Some(loaded)) => {
                     running.stop(&step.consumer, deadline).await?;
-                    running.start(loaded)?;
+                    running.start(loaded, paused)?;
                 }
                 (Change::Add | Change::Swap(_) | Change::StartAnew(_), None) => continue,
             }
@@ -465,10 +467,26 @@ fn summary(report: ShadowReport) -> ShadowSummary {
     }
 }
 
-/// Length and time of a file, which change while somebody writes it; `None` where there is none.
-async fn stamp(file: &Path) -> Option<(u64, SystemTime)> {
-    let metadata = tokio::fs::metadata(file).await.ok()?;
-    Some((metadata.len(), metadata.modified().ok()?))
+/// A file with its length and time, which change while somebody writes it; `None` where it is not
+/// there.
+type Stamp = (PathBuf, Option<(u64, SystemTime)>);
+
+/// The file of a configuration, and those that it includes.
+async fn stamps(file: &Path) -> Vec<Stamp> {
+    let file = file.to_owned();
+    let looking = tokio::task::spawn_blocking(move || {
+        let included = config::file_names(&file, ENVIRONMENT).into_iter();
+        let mut files: Vec<PathBuf> = included.filter(|name| *name != file).collect();
+        files.push(file);
+        let stamp = |file: PathBuf| {
+            let metadata = std::fs::metadata(&file).ok();
+            let seen = metadata.and_then(|seen| Some((seen.len(), seen.modified().ok()?)));
+            (file, seen)
+        };
+        files.into_iter().map(stamp).collect()
+    });
+    // While the runtime ends nothing is read any more.
+    looking.await.unwrap_or_default()
 }
 
 /// The environment of this process.
@@ -491,11 +509,14 @@ pub async fn digests(config: &Config) -> anyhow::Result<(Vec<Version>, Vec<Strin
                     settings,
                     digest: inspection.digest.into(),
                 }),
-                Err(error) => errors.push(format!(
-                    "consumer {}: {error}\n  what to do: {}",
-                    settings.name,
-                    error.remedy()
-                )),
+                Err(error) => {
+                    let error = error.of(&settings.plugin);
+                    errors.push(format!(
+                        "consumer {}: {error}\n  what to do: {}",
+                        settings.name,
+                        error.remedy()
+                    ));
+                }
             }
         }
         (versions, errors)

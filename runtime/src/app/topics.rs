@@ -74,8 +74,11 @@ fn wanted(config: &Config) -> BTreeMap<Arc<str>, TopicSettings> {
 }
 
 async fn check_start(consumer: &Consumer, topics: &dyn Topics) -> Result<(), Trouble> {
-    if !topics.positions(&consumer.group).await?.is_empty() {
-        return Ok(());
+    let before = consumer.previous_groups();
+    for group in std::iter::once(consumer.group.clone()).chain(before) {
+        if !topics.positions(&group).await?.is_empty() {
+            return Ok(());
+        }
     }
     for topic in topics.list().await? {
         let events: u64 = topic

@@ -71,6 +71,10 @@ pub struct Subscription {
     /// The consumer's name, for logs and client ids.
     pub consumer: Arc<str>,
     pub group: Arc<str>,
+    /// Groups whose positions this one takes over, the first that has any, in partitions where it has
+    /// none: those of the consumer under other names. Before anything is consumed, and not while
+    /// somebody works on in their name.
+    pub previous_groups: Vec<Arc<str>>,
     pub topics: Vec<TopicPattern>,
     /// Topics that a pattern never matches: the consumer's own outputs and dead letters.
     pub excluded: Vec<Arc<str>>,

@@ -108,7 +108,11 @@ async fn rows(
         if !args.consumers.is_empty() && !args.consumers.iter().any(|n| **n == *consumer.name) {
             continue;
         }
-        let positions = topics.positions(&consumer.group).await?;
+        let mut positions = topics.positions(&consumer.group).await?;
+        for group in consumer.previous_groups() {
+            // As its next start finds them; the first of each partition counts.
+            positions.extend(topics.positions(&group).await?);
+        }
         let report = reports.map(|all| all.iter().find(|report| *report.name == *consumer.name));
         for info in known.iter().filter(|info| consumer.reads(&info.name)) {
             for (number, bounds) in (0..).zip(&info.partitions) {

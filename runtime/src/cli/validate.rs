@@ -58,9 +58,9 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 fn check_component(consumer: &Consumer) -> Result<(), ComponentProblem> {
     let plugin = &consumer.plugin;
     let problem = |error: LoadError| ComponentProblem {
-        message: error.to_string(),
-        cause: None,
         hint: Some(error.remedy()),
+        message: error.of(plugin).to_string(),
+        cause: None,
     };
     let inspection = inspect::inspect(&plugin.path).map_err(problem)?;
     grants::check(&plugin.path, &inspection, &consumer.capabilities).map_err(problem)?;

@@ -12,6 +12,7 @@ mod destination;
 mod environment;
 pub mod filter;
 mod include;
+pub mod kept;
 pub mod origin;
 mod problem;
 mod redact;

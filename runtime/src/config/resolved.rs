@@ -162,6 +162,8 @@ pub enum PrivateKey {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Consumer {
     pub name: Arc<str>,
+    /// Names under which it ran before, the last one first.
+    pub previous_names: Vec<Arc<str>>,
     pub group: Arc<str>,
     pub enabled: bool,
     pub plugin: PluginSource,
@@ -197,15 +199,49 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// The topic of events that come back to this consumer alone; the first replay makes it.
-    pub fn replay_topic(&self) -> Arc<str> {
-        format!("millstream.{}.replay", self.group).into()
+    /// The group of a consumer of this name, unless its `group` says otherwise.
+    pub fn default_group(name: &str) -> Arc<str> {
+        format!("{GROUP_PREFIX}{name}").into()
     }
 
-    /// Whether `topic` is [`Self::replay_topic`]; it allocates nothing.
+    /// The groups whose positions this one goes on from where it has none. A `group` that was given a
+    /// name of its own does not change with the consumer's: there are none then.
+    pub fn previous_groups(&self) -> impl Iterator<Item = Arc<str>> {
+        let by_name = self.group_goes_by_name();
+        let names = self.previous_names.iter().filter(move |_| by_name);
+        names.map(|name| Self::default_group(name))
+    }
+
+    /// Whether it has this name, or had it before.
+    pub fn was_called(&self, name: &str) -> bool {
+        *self.name == *name || self.previous_names.iter().any(|before| **before == *name)
+    }
+
+    /// The topic of events that come back to this consumer alone; the first replay makes it.
+    pub fn replay_topic(&self) -> Arc<str> {
+        replay_topic(&self.group)
+    }
+
+    /// [`Self::replay_topic`] of its groups before: what came back and was not handled yet.
+    pub fn previous_replay_topics(&self) -> impl Iterator<Item = Arc<str>> {
+        self.previous_groups().map(|group| replay_topic(&group))
+    }
+
+    /// Whether `topic` is [`Self::replay_topic`], now or before; it allocates nothing.
     pub fn is_replay_topic(&self, topic: &str) -> bool {
-        let middle = topic.strip_prefix("millstream.");
-        middle.and_then(|rest| rest.strip_suffix(".replay")) == Some(&*self.group)
+        let rest = topic.strip_prefix("millstream.");
+        let Some(group) = rest.and_then(|rest| rest.strip_suffix(".replay")) else {
+            return false;
+        };
+        let before = || group.strip_prefix(GROUP_PREFIX);
+        *group == *self.group
+            || (!self.previous_names.is_empty()
+                && self.group_goes_by_name()
+                && before().is_some_and(|name| self.was_called(name)))
+    }
+
+    fn group_goes_by_name(&self) -> bool {
+        self.group.strip_prefix(GROUP_PREFIX) == Some(&*self.name)
     }
 
     /// Whether it reads a topic: its replay topic, one that it names, or one that a pattern means,
@@ -228,6 +264,12 @@ impl Consumer {
     }
 }
 
+const GROUP_PREFIX: &str = "millstream.";
+
+fn replay_topic(group: &str) -> Arc<str> {
+    format!("millstream.{group}.replay").into()
+}
+
 /// Where a component comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginSource {
@@ -246,6 +288,14 @@ impl PluginSource {
         match &self.remote {
             Some(remote) => remote.origin.to_string(),
             None => self.path.display().to_string(),
+        }
+    }
+
+    /// As [`Self::shown`], with the digest of one that was fetched.
+    pub fn identified(&self) -> String {
+        match (&self.remote, &self.sha256) {
+            (Some(_), Some(digest)) => format!("{} (sha256:{digest})", self.shown()),
+            _ => self.shown(),
         }
     }
 }

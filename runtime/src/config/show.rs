@@ -139,7 +139,8 @@ fn admin(admin: &Admin) -> Value {
     value
 }
 
-fn consumer(consumer: &Consumer) -> Value {
+/// A consumer, without what is not set.
+pub(super) fn consumer(consumer: &Consumer) -> Value {
     let (batch, in_flight) = (consumer.batch, consumer.in_flight);
     let (limits, retry) = (consumer.limits, consumer.retry);
     let topics: Vec<_> = consumer
@@ -199,6 +200,7 @@ fn consumer(consumer: &Consumer) -> Value {
             "max_age": show_duration(retry.max_age),
         },
         "config": plugin_config(&consumer.config),
+        "previous_names": consumer.previous_names.iter().map(|name| &**name).collect::<Vec<_>>(),
         "on_lost_position": match consumer.on_lost_position {
             OnLostPosition::Stop => "stop",
             OnLostPosition::Beginning => "beginning",

@@ -36,7 +36,8 @@ impl Runner {
         let now = Instant::now();
         self.count(&done);
         // One of a generation before has had its last call, and nobody asks for its advice any more.
-        let current = done.generation.number == self.generation.number;
+        let made_by = done.generation.number;
+        let current = made_by == self.generation.number;
         self.instances
             .give_back(done.instance.filter(|_| current), done.memory);
         done.witness.ended();
@@ -55,10 +56,10 @@ impl Runner {
                 self.complain(answer.complaint.as_ref());
                 if current {
                     self.shadow(&done.work, &answer, done.took);
-                    self.testify(&answer);
+                    self.testify(id.assignment, &answer);
                     self.follow_advice(&answer, now);
                 }
-                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+                self.conclude(id.assignment, Some(id.slot), done.work, answer, made_by);
             }
             Err(Trouble::Call(error, answer)) => {
                 let consumer = &self.settings().name;
@@ -74,9 +75,9 @@ impl Runner {
                 }
                 self.complain(answer.complaint.as_ref());
                 if current {
-                    self.testify(&answer);
+                    self.testify(id.assignment, &answer);
                 }
-                self.conclude(id.assignment, Some(id.slot), done.work, *answer);
+                self.conclude(id.assignment, Some(id.slot), done.work, *answer, made_by);
             }
             Err(Trouble::Start(error)) => {
                 if current {
@@ -87,7 +88,7 @@ impl Runner {
                     fates: vec![Fate::Again; events],
                     ..Answer::default()
                 };
-                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+                self.conclude(id.assignment, Some(id.slot), done.work, answer, made_by);
             }
         }
         self.came_through(id.assignment, first, now);
@@ -218,13 +219,14 @@ impl Runner {
     }
 
     /// Turns the fates of a call's events into a unit and what goes back to the lane. `slot` is
-    /// `None` for events that never were in a lane.
+    /// `None` for events that never were in a lane; `generation` is whose call it was.
     pub(super) fn conclude(
         &mut self,
         assignment: u64,
         slot: Option<usize>,
         work: Work,
         answer: Answer,
+        generation: u64,
     ) {
         let halted = self
             .partitions
@@ -304,6 +306,7 @@ impl Runner {
             self.writer.write(Unit {
                 partition,
                 assignment,
+                generation,
                 records: Arc::new(answer.records),
                 settled,
                 produced: answer.produced,
@@ -446,11 +449,13 @@ impl Runner {
     }
 
     /// The broker refuses a record for good: its source event becomes a dead letter, or the
-    /// partition halts.
+    /// partition halts. Where the generation that made it is on probation, another may do better with
+    /// the event: the partition stands until that is known.
     fn refused(&mut self, error: &PublishError) {
         let generation = self.generation.clone();
         let dead_letter = generation.settings.dead_letter.clone();
-        let mut halt = None;
+        let on_probation = self.is_on_probation();
+        let (mut halt, mut failed) = (None, None);
         let dropped = self.writer.mend(|unit| {
             let (index, hint) = match error {
                 PublishError::Event { index, .. } => (*index, DEAD_LETTER_HINT),
@@ -463,6 +468,10 @@ impl Runner {
                 .as_ref()
                 .is_some_and(|to| to.topic == *culprit.topic());
             let offset = culprit.tag();
+            if on_probation && unit.generation == generation.number && !to_dead_letters {
+                failed = Some((unit.assignment, offset));
+                return Mended::Drop;
+            }
             if matches!(error, PublishError::Event { .. })
                 && dead_letter.is_some()
                 && !to_dead_letters
@@ -479,6 +488,12 @@ impl Runner {
         }
         if let Some((assignment, at, reason)) = halt {
             self.halt(assignment, Some(at), reason);
+        }
+        if let Some((assignment, offset)) = failed {
+            let settled = dropped.iter().flat_map(|unit| &unit.settled);
+            let handled = settled.filter(|one| one.outcome != Outcome::DeadLettered);
+            let handled = handled.count() as u64;
+            self.await_judgement(assignment, offset, handled, error);
         }
     }
 

@@ -121,8 +121,8 @@ impl Deriver {
         );
         let inherited = self.inherit(records, source, derived);
         for (name, value) in derived.own {
-            let removal = derived.edit == HeaderEdit::Amend && value.is_none();
-            if !removal {
+            let removes = derived.edit == HeaderEdit::Amend || *name == CORRELATION_ID;
+            if value.is_some() || !removes {
                 records.push_header(name, *value);
             }
         }
@@ -148,16 +148,23 @@ impl Deriver {
                 }
                 continue;
             }
-            let passes_a_replacement =
-                name == TRACESTATE || name == BAGGAGE || name == CORRELATION_ID;
+            let correlation = name == CORRELATION_ID;
+            let passes_a_replacement = name == TRACESTATE || name == BAGGAGE || correlation;
+            // A plugin may give another one, and take none away: what belongs together would be
+            // found no more.
+            let amended = match correlation {
+                true => derived.correlates(),
+                false => derived.has_own(name),
+            };
             found.cloud_event |= name == CE_ID;
-            found.correlation |= name == CORRELATION_ID;
+            found.correlation |= correlation && value.is_some();
             found.trace |= name == TRACEPARENT;
             let identity = name == CE_ID || name == CE_SOURCE || name == CE_TIME;
             let dropped = name == TRACEPARENT
                 || (replaced && !passes_a_replacement)
                 || (identity && derived.value_changed)
-                || (derived.edit != HeaderEdit::Keep && derived.has_own(name));
+                || (correlation && value.is_none())
+                || (derived.edit != HeaderEdit::Keep && amended);
             if !dropped {
                 records.push_header(name, value);
             }
@@ -174,7 +181,7 @@ impl Deriver {
     ) {
         self.start_id(source);
         records.push_header(SOURCE.as_bytes(), Some(&self.id));
-        if !inherited.correlation && !derived.has_own(CORRELATION_ID) {
+        if !inherited.correlation && !derived.correlates() {
             // From the source's place, so that every attempt and every derived event agrees on it.
             let hash = xxhash_rust::xxh3::xxh3_128(&self.id);
             records.push_header(CORRELATION_ID, Some(&hexadecimal::<32>(hash)));
@@ -272,6 +279,12 @@ fn hexadecimal<const DIGITS: usize>(number: u128) -> [u8; DIGITS] {
 impl Derived<'_> {
     fn has_own(&self, name: &[u8]) -> bool {
         self.own.iter().any(|(own, _)| *own == name)
+    }
+
+    /// Whether the plugin gave it a `correlation-id`.
+    fn correlates(&self) -> bool {
+        let given = |(name, value): &OwnHeader<'_>| *name == CORRELATION_ID && value.is_some();
+        self.own.iter().any(given)
     }
 }
 
@@ -478,6 +491,22 @@ mod tests {
         let found = headers(&block, HeaderEdit::Replace, &own);
         assert!(!found.contains_key("b"));
         assert_eq!(found["a"], "null");
+    }
+
+    /// Without it nobody finds what belongs together any more, whichever plugin in the row forgot it.
+    #[test]
+    fn a_correlation_id_can_be_given_and_not_taken_away() {
+        let (with, without) = (source(&[("correlation-id", "c1")]), source(&[("a", "1")]));
+        let removed: [OwnHeader<'_>; 1] = [(b"correlation-id", None)];
+        let given: [OwnHeader<'_>; 1] = [(b"correlation-id", Some(b"c2"))];
+        for edit in [HeaderEdit::Amend, HeaderEdit::Replace] {
+            assert_eq!(headers(&with, edit, &removed)["correlation-id"], "c1");
+            assert_eq!(headers(&with, edit, &given)["correlation-id"], "c2");
+            assert_eq!(
+                headers(&without, edit, &removed)["correlation-id"].len(),
+                32
+            );
+        }
     }
 
     #[test]

@@ -95,12 +95,17 @@ impl Runner {
             if watching {
                 let in_flight = settings.in_flight.max_events;
                 let in_call = progress.watch.and_then(|watch| {
-                    let event = Tried {
-                        consumer: &settings.name,
-                        partition: &partition,
-                        offset: watch.from,
-                    };
-                    self.trial_room.died_in_call(watch.life, event)
+                    // It may have died under another name.
+                    let names = std::iter::once(&settings.name).chain(&settings.previous_names);
+                    let known = names.filter_map(|consumer| {
+                        let event = Tried {
+                            consumer,
+                            partition: &partition,
+                            offset: watch.from,
+                        };
+                        self.trial_room.died_in_call(watch.life, event)
+                    });
+                    known.reduce(|one, other| one || other)
                 });
                 state.trial =
                     Trial::taken_up(progress.watch, self.life, in_flight, in_call, after_loss);
@@ -243,7 +248,7 @@ impl Runner {
             dice: 0.0,
         };
         let answer = assemble::refused(&context, &work, reason, error);
-        self.conclude(assignment, None, work, answer);
+        self.conclude(assignment, None, work, answer, generation.number);
     }
 
     pub(super) fn caught_up(&mut self, partition: &TopicPartition, next: u64) {

@@ -28,6 +28,8 @@ pub struct Partition {
     pub halted: Option<String>,
     /// The event that it halted at, where it was one.
     pub halted_at: Option<u64>,
+    /// It stands until a generation is judged, and no longer.
+    pub awaits_judgement: bool,
     /// Whether it is committed that it is worked on: no call begins before.
     pub watched: bool,
     /// The events that are tried one at a time after a death.
@@ -63,6 +65,7 @@ impl Partition {
             held_since: None,
             halted: None,
             halted_at: None,
+            awaits_judgement: false,
             watched: false,
             trial: None,
             trial_slot: None,

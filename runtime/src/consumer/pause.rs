@@ -12,6 +12,12 @@ use tokio::time::Instant;
 use super::runner::Runner;
 
 impl Runner {
+    /// Begins with no call before [`Self::resume`], where it is paused already.
+    pub fn standing(mut self, paused: bool) -> Self {
+        self.paused = paused;
+        self
+    }
+
     /// Begins no call until [`Self::resume`].
     pub(super) fn pause(&mut self) {
         if self.paused {

@@ -16,6 +16,7 @@ use super::assemble::{Answer, Fate};
 use super::generation::Generation;
 use super::runner::Runner;
 use super::status::State;
+use crate::broker::PublishError;
 use crate::config::Deploy;
 use crate::decide::probation::{Cause, Judgement, Probation};
 use crate::metrics::Outcome;
@@ -92,11 +93,49 @@ impl Runner {
         }
     }
 
-    /// Counts what the generation on probation made of a call's events.
-    pub(super) fn testify(&mut self, answer: &Answer) {
+    /// Whether the generation that works has still to prove itself.
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.probation.is_some()
+    }
+
+    /// The broker refuses what the generation on probation derived from an event: the event failed,
+    /// though its call did not. It does not settle, and what came behind it may not be written before
+    /// it: its partition stands, and is taken again by whoever is trusted. With it `handled` events were
+    /// counted that come again.
+    pub(super) fn await_judgement(
+        &mut self,
+        assignment: u64,
+        offset: u64,
+        handled: u64,
+        error: &PublishError,
+    ) {
+        let reason = format!(
+            "what generation {} made of offset {offset} cannot be written: {error}; the generation is on \
+             probation, and the partition waits for the judgement",
+            self.generation.number
+        );
+        tracing::warn!(consumer = %self.settings().name, %reason, "a partition waits");
+        if let Some(probation) = &mut self.probation {
+            probation.counts.take_back(handled);
+            probation.complaint = Some(error.to_string());
+        }
+        self.stand(assignment, None, reason);
+        if let Some(partition) = self.partitions.get_mut(&assignment) {
+            partition.awaits_judgement = true;
+        }
+        self.judge(Instant::now());
+    }
+
+    /// Counts what the generation on probation made of a call's events. Behind an event at which the
+    /// partition stands it counts for nothing: they come again.
+    pub(super) fn testify(&mut self, assignment: u64, answer: &Answer) {
+        let partition = self.partitions.get(&assignment);
         let Some(probation) = &mut self.probation else {
             return;
         };
+        if partition.is_none_or(|partition| partition.halted.is_some()) {
+            return;
+        }
         for fate in &answer.fates {
             match fate {
                 Fate::Settled(Outcome::DeadLettered, _) | Fate::Halt(_) => {
@@ -159,6 +198,7 @@ impl Runner {
             "the generation has proved itself"
         );
         let _ = probation.tell.send(Ended::Passed);
+        self.take_again(|partition| partition.awaits_judgement, now);
         self.begin_anew(now);
     }
 

@@ -103,6 +103,8 @@ pub struct Runner {
     pub(super) state: State,
     /// Whether an operator lets it stand.
     pub(super) paused: bool,
+    /// Partitions that are to be given up and taken again.
+    pub(super) retaking: Vec<TopicPartition>,
     pub(super) ledger: SharedLedger,
     pub(super) status: SharedStatus,
     next_tick: Instant,
@@ -157,6 +159,7 @@ impl Runner {
             unavailable: 0,
             state: State::Starting,
             paused: false,
+            retaking: Vec::new(),
             ledger: parts.ledger,
             status: parts.status,
             next_tick: Instant::now(),
@@ -187,6 +190,7 @@ impl Runner {
     /// Only for a bug of the host: a call that panicked. Its events come again after a restart.
     pub async fn run(mut self, mut drain: oneshot::Receiver<Instant>) -> anyhow::Result<()> {
         loop {
+            self.retake().await;
             self.take_up();
             self.dispatch();
             // Who could not begin after all asks for it again.

@@ -8,16 +8,20 @@
 //! stopped or halted for the old one's sake is taken up again, for a deploy is how that is mended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::generation::Generation;
+use super::partition::Partition;
 use super::probation::Ended;
 use super::runner::Runner;
 use super::status::State;
-use crate::event::TopicPartition;
 use crate::plugin::Instance;
+
+/// How long the commit before partitions are taken again may take.
+const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Runner {
     /// Calls are made with this generation from now on; how it proves itself is told.
@@ -62,30 +66,45 @@ impl Runner {
         self.no_calls_until = None;
         self.unavailable = 0;
         self.room_due = None;
-        self.take_again(now);
+        let stopped = matches!(self.state, State::Stopped(_));
+        if stopped {
+            self.state = State::Running;
+        }
+        // All of a stopped consumer, and what halted.
+        self.take_again(|partition| stopped || partition.halted.is_some(), now);
         self.begin_anew(now);
         self.follow_breaker(now);
         self.go_on(now);
         self.show(now);
     }
 
-    /// Takes again what stands still: all partitions of a stopped consumer, and halted ones.
-    fn take_again(&mut self, now: Instant) {
-        let stopped = matches!(self.state, State::Stopped(_));
-        let mut again: Vec<TopicPartition> = Vec::new();
+    /// Takes these partitions again, which stand still: at the next turn, once what was settled of them
+    /// is committed.
+    pub(super) fn take_again(&mut self, which: impl Fn(&Partition) -> bool, now: Instant) {
         for partition in self.partitions.values_mut() {
-            if stopped || partition.halted.is_some() {
+            if which(partition) {
                 partition.halted_at = None;
+                partition.awaits_judgement = false;
                 partition.halted = Some("it is taken up again after a deploy".to_owned());
-                again.push(partition.name.clone());
+                self.retaking.push(partition.name.clone());
             }
         }
-        if stopped {
-            self.state = State::Running;
-        }
-        if !again.is_empty() {
-            self.control.retake(&again);
-        }
         self.show(now);
+    }
+
+    /// Gives up the partitions that are to be taken again. What was written before settles first, or it
+    /// would be repeated.
+    pub(super) async fn retake(&mut self) {
+        if self.retaking.is_empty() {
+            return;
+        }
+        let again = std::mem::take(&mut self.retaking);
+        if !self.commit_all(Instant::now() + COMMITTED_WITHIN).await {
+            tracing::warn!(
+                consumer = %self.settings().name,
+                "positions could not be committed in time; events of partitions that halted may come twice"
+            );
+        }
+        self.control.retake(&again);
     }
 }

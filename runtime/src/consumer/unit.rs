@@ -15,6 +15,8 @@ pub struct Unit {
     pub partition: TopicPartition,
     /// Which assignment of the partition it belongs to: after a revoke it must not commit (I6).
     pub assignment: u64,
+    /// The number of the generation that made it.
+    pub generation: u64,
     pub records: Arc<Records>,
     pub settled: Vec<Settled>,
     /// Derived events by index of the output.

@@ -270,6 +270,7 @@ mod tests {
         Unit {
             partition: TopicPartition::new("orders", assignment as u32),
             assignment,
+            generation: 1,
             records: Arc::new(records),
             settled: Vec::new(),
             produced: Vec::new(),

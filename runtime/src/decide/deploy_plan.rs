@@ -133,6 +133,7 @@ fn fixed(old: &Consumer, new: &Consumer) -> Vec<&'static str> {
         filter: _,
         capabilities: _,
         secrets: _,
+        previous_names,
         group,
         topics,
         start,
@@ -147,6 +148,8 @@ fn fixed(old: &Consumer, new: &Consumer) -> Vec<&'static str> {
         on_lost_position,
     } = old;
     let differs = [
+        // Their replay topics are read beside its own.
+        ("previous_names", *previous_names != new.previous_names),
         ("group", *group != new.group),
         ("topics", *topics != new.topics),
         ("start", *start != new.start),
@@ -241,6 +244,7 @@ mod tests {
     #[test]
     fn what_changes_order_or_guarantee_starts_anew() {
         for (key, line) in [
+            ("previous_names", "previous_names = [\"old\"]"),
             ("group", "group = \"other\""),
             ("start", "start = \"end\""),
             ("delivery", "delivery = \"exactly-once\""),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// How many builds of a consumer are remembered to go back to.
 const REMEMBERED: usize = 10;
 
-/// A component with the configuration that it was given.
+/// A component with the configuration that it was given, and the settings that it ran under.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Build {
     /// `sha256:` and 64 hexadecimal digits.
@@ -22,6 +22,9 @@ pub struct Build {
     pub config: String,
     /// The form of the plugin's state that it works with.
     pub state_version: u32,
+    /// All else that can change while events flow, as text; empty where it is not known.
+    #[serde(default)]
+    pub settings: String,
 }
 
 /// Who pinned a build.
@@ -177,6 +180,7 @@ mod tests {
             digest: format!("sha256:{digest}"),
             config: "{}".into(),
             state_version: 1,
+            settings: "{}".into(),
         }
     }
 
@@ -220,6 +224,22 @@ mod tests {
         assert!(overrides.drifts());
         let mut edited = build("b");
         edited.config = "{\"currency\":\"EUR\"}".into();
+        overrides.follow(&edited);
+        assert!(!overrides.drifts());
+    }
+
+    /// A filter that drops everything is as bad a version as a plugin that does.
+    #[test]
+    fn other_settings_of_the_same_component_are_another_build() {
+        let mut overrides = upgraded();
+        let mut edited = build("b");
+        edited.settings = "{\"rate\":\"1/h\"}".into();
+        overrides.follow(&edited);
+        overrides.runs(edited.clone());
+        assert_eq!(overrides.roll_back(None), Ok(build("b")));
+        overrides.follow(&edited);
+        assert_eq!(overrides.pinned(), Some((&build("b"), Cause::Rollback)));
+        edited.settings = "{\"rate\":\"2/h\"}".into();
         overrides.follow(&edited);
         assert!(!overrides.drifts());
     }

@@ -76,6 +76,12 @@ impl Probation {
         self.failed += failed;
     }
 
+    /// Of so many events that were counted as handled one failed after all, and the others come again.
+    pub fn take_back(&mut self, handled: u64) {
+        self.handled = self.handled.saturating_sub(handled);
+        self.failed += 1;
+    }
+
     /// Events that it handled.
     pub fn handled(&self) -> u64 {
         self.handled

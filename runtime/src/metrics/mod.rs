@@ -71,6 +71,11 @@ impl Metrics {
         ledger.clone()
     }
 
+    /// The ledger of a consumer that has one.
+    pub fn known(&self, consumer: &str) -> Option<SharedLedger> {
+        self.consumers.lock().get(consumer).cloned()
+    }
+
     /// Forgets a consumer and its series.
     pub fn forget(&self, consumer: &str) {
         self.consumers.lock().remove(consumer);

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::inspect::{MAX_COMPONENT, SUPPORTED};
+use crate::config::PluginSource;
 
 /// Why a component was not loaded. The text is the cause; [`LoadError::remedy`] says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,40 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// The same about a component that was fetched: where it lies is of no use to whoever reads it,
+    /// where it is from and which one it is are.
+    pub fn of(mut self, source: &PluginSource) -> Self {
+        if source.remote.is_some() {
+            *self.path_mut() = source.identified().into();
+        }
+        self
+    }
+
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            Self::Missing { path }
+            | Self::Unreadable { path, .. }
+            | Self::TooLarge { path }
+            | Self::Digest { path, .. }
+            | Self::NotWasm { path }
+            | Self::Truncated { path, .. }
+            | Self::Corrupt { path, .. }
+            | Self::CoreModule { path }
+            | Self::NoHandler { path, .. }
+            | Self::Version { path, .. }
+            | Self::NotSupported { path, .. }
+            | Self::NotGranted { path, .. }
+            | Self::UnknownImport { path, .. }
+            | Self::Mismatch { path, .. }
+            | Self::Compile { path, .. }
+            | Self::Costly { path, .. }
+            | Self::Start { path, .. }
+            | Self::Limits { path, .. }
+            | Self::NoRoom { path, .. }
+            | Self::Internal { path, .. } => path,
+        }
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {

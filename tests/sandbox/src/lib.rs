@@ -138,6 +138,7 @@ pub fn consumer(name: &str, config: &str) -> config::Consumer {
     };
     config::Consumer {
         name: name.into(),
+        previous_names: Vec::new(),
         group: format!("millstream.{name}").into(),
         enabled: true,
         plugin: config::PluginSource {

@@ -202,6 +202,7 @@ fn settings(
 ) -> Consumer {
     Consumer {
         name: "sim".into(),
+        previous_names: Vec::new(),
         group: "millstream.sim".into(),
         enabled: true,
         plugin: PluginSource {

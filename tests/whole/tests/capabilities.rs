@@ -4,10 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use millstream_test_support::certificates::{Authority, Issued};
 use millstream_test_support::metrics::Scrape;
 use millstream_test_support::origin::Origin;
 use millstream_test_support::process::{Running, Site};
 use millstream_test_support::wait::eventually;
+use millstream_test_support::web::{Reply, Web};
 use millstream_test_support::{plugins, ports};
 use millstream_whole_tests::{events, setting};
 
@@ -166,6 +168,53 @@ fn an_outage_of_the_other_side_costs_no_event() -> Result<()> {
     ensure!(answers.len() == 5 && origin.requests() == 5, "{answers:?}");
     let dead = running.scrape()?.sum("millstream_dead_letters_total", &[]);
     ensure!(dead == 0.0, "{dead} events were given up");
+    Ok(())
+}
+
+/// The answer that the plugin gets from a server with this certificate, on a machine that trusts `ca`.
+fn over_tls(issued: &Issued, ca: &Authority) -> Result<String> {
+    let web = Web::start(Some(issued.server()?), |request| {
+        Reply::new(200, format!("told {}", request.path))
+    })?;
+    let granted = format!(
+        "capabilities = {{ http = [\"{}\"], secrets = true }}\n",
+        web.authority()
+    );
+    let mut site = setting::site(&format!(
+        "{}{}",
+        setting::topic("wishes", 1),
+        consumer("c", &granted)?
+    ))?;
+    let trusted = site.write("trusted.pem", ca.pem().as_bytes())?;
+    site.set("SSL_CERT_FILE", trusted);
+    let line = format!("k\tget {}\n", web.url("/over-tls"));
+    setting::produce(&site, "wishes", &line, &[])?;
+    setting::until_idle(&site)?;
+    let answers = values(&site, "c-answers")?;
+    ensure!(answers.len() == 1, "{answers:?}");
+    let asked = web.asked("/over-tls") == 1;
+    ensure!(asked == answers[0].starts_with("200"), "{}", answers[0]);
+    Ok(answers[0].clone())
+}
+
+/// A secret that a plugin sends must reach whom the operator named, and nobody who took the place.
+#[test]
+fn requests_over_tls_reach_whom_the_machine_trusts_and_nobody_else() -> Result<()> {
+    let (authority, stranger) = (Authority::new()?, Authority::new()?);
+    let (own, other) = (
+        authority.issue(&["127.0.0.1"])?,
+        authority.issue(&["other.test"])?,
+    );
+    let answer = over_tls(&own, &authority)?;
+    ensure!(answer == "200 told /over-tls", "{answer}");
+    for (issued, ca) in [(&own, &stranger), (&other, &authority)] {
+        let answer = over_tls(issued, ca)?;
+        ensure!(
+            answer.starts_with("Unreachable(")
+                && answer.contains("certificate of the server is refused"),
+            "{answer}"
+        );
+    }
     Ok(())
 }
 

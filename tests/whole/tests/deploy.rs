@@ -1,137 +1,25 @@
 //! Deploys while events flow: by a saved file, a swapped symlink, SIGHUP and HTTP.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use millstream_test_support::metrics::Scrape;
 use millstream_test_support::plugins;
-use millstream_test_support::process::{Answer, Running, Site, post, post_lines};
-use millstream_whole_tests::{events, setting};
+use millstream_test_support::process::{Answer, Running, Site, post};
+use millstream_whole_tests::events;
+use millstream_whole_tests::flow::{
+    PARTITIONS, PATIENCE, Producer, check_swaps, configuration, enrich, generations, line,
+    until_generation, until_settled,
+};
 
-const PATIENCE: Duration = Duration::from_secs(120);
-const PARTITIONS: usize = 4;
 const DEPLOYS: usize = 8;
-/// Events in one request.
-const CHUNK: usize = 100;
-
-/// The shop's plugin, which writes its `currency` into all that it derives.
-fn enrich(name: &str, currency: &str, more: &str) -> Result<String> {
-    Ok(format!(
-        "[[consumer]]\nname = \"{name}\"\nplugin = {:?}\ntopics = [\"order-lines\"]\n\
-         start = \"beginning\"\nconfig = {{ currency = \"{currency}\", alert_above = 1000000000 }}\n\
-         outputs = {{ default = \"{name}-orders\", alerts = \"{name}-alerts\" }}\n{more}\n",
-        plugins::component("enrich")?.display().to_string(),
-    ))
-}
-
-fn configuration(site: &Site, consumers: &str) -> String {
-    let topics = setting::topic("order-lines", PARTITIONS as u32);
-    format!("{}\n{topics}{consumers}", setting::head(site))
-}
-
-fn generations(scrape: &Scrape) -> f64 {
-    scrape.sum("millstream_config_generation", &[])
-}
-
-fn until_generation(running: &mut Running, number: usize) -> Result<()> {
-    let what = format!("at configuration {number}");
-    running.until_scrape(&what, PATIENCE, |scrape| {
-        generations(scrape) >= number as f64
-    })
-}
-
-fn line(number: usize) -> String {
-    let value = format!(
-        r#"{{\"invoice\":\"{}\",\"sku\":\"{number}\",\"description\":\"\",\"quantity\":1,\"ts\":\"\",\"unit_price\":1,\"customer\":null,\"country\":\"\"}}"#,
-        500_000 + number % 97
-    );
-    format!("{{\"key\":\"k{}\",\"value\":\"{value}\"}}\n", number % 97)
-}
-
-/// Writes events until it is told to stop, and says how many.
-struct Producer {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<usize>>,
-}
-
-impl Producer {
-    fn start(site: &Site) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, admin) = (stop.clone(), site.admin());
-        let thread = thread::spawn(move || {
-            let mut written = 0;
-            while !stopped.load(Ordering::Acquire) {
-                let lines: String = (written..written + CHUNK).map(line).collect();
-                let (status, answer) = post_lines(&admin, "/topics/order-lines", &lines)?;
-                ensure!(status == 200, "{status}: {answer}");
-                written += CHUNK;
-            }
-            Ok(written)
-        });
-        Self { stop, thread }
-    }
-
-    fn finish(self) -> Result<usize> {
-        self.stop.store(true, Ordering::Release);
-        self.thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("panicked"))?
-    }
-}
 
 /// What is answered to the wish to reload.
 fn reload(site: &Site) -> Result<Answer> {
     let json = ("content-type", "application/json");
     post(&site.admin(), "/-/reload", &[json], "")
-}
-
-fn until_settled(running: &mut Running, consumer: &str, events: usize) -> Result<()> {
-    running.until_scrape("done", PATIENCE, |scrape| {
-        scrape.sum("millstream_events_settled_total", &[("consumer", consumer)]) >= events as f64
-    })
-}
-
-/// Of all derived events each line came once, each partition in order, and each partition went from
-/// one currency to the next and never back.
-fn check_swaps(site: &Site, topic: &str, lines: usize, currencies: &[String]) -> Result<()> {
-    let mut seen: BTreeMap<u64, Vec<(u64, usize)>> = BTreeMap::new();
-    let mut last: BTreeMap<String, u64> = BTreeMap::new();
-    for event in events::all(site, topic)? {
-        let source = event.source("order-lines")?;
-        let key = event.key.clone().context("no key")?;
-        let before = last.insert(key, source.offset);
-        ensure!(before < Some(source.offset), "out of order: {event:?}");
-        let currency = event.json()?["currency"].as_str().map(str::to_owned);
-        let version = currencies
-            .iter()
-            .position(|known| Some(known) == currency.as_ref());
-        seen.entry(source.partition)
-            .or_default()
-            .push((source.offset, version.context("an unknown currency")?));
-    }
-    let derived: usize = seen.values().map(Vec::len).sum();
-    ensure!(derived == lines, "{derived} events of {lines} lines");
-    for (partition, events) in &mut seen {
-        events.sort_unstable();
-        for (expected, (offset, _)) in (0..).zip(events.iter()) {
-            ensure!(
-                *offset == expected,
-                "{partition}/{expected} is missing or there twice"
-            );
-        }
-        let versions = events.iter().map(|(_, version)| version);
-        ensure!(
-            versions.is_sorted(),
-            "{partition} went back to an older version"
-        );
-    }
-    Ok(())
 }
 
 /// A swap that loses what is in flight, makes a call with the old version after the new one took
@@ -317,13 +205,28 @@ fn a_file_that_is_being_written_removes_nobody() -> Result<()> {
     site.configure(&text)?;
     let mut running = site.start(&[])?;
     running.until_ready(PATIENCE)?;
-    let file = site.path().join("millstream.toml");
-    fs::write(&file, "")?;
+    written_in_place(&site, &running, "millstream.toml", &text)?;
+
+    // One that is included holds a consumer as well.
+    let included = enrich("enrich", "EUR", "")?.replace("[[consumer]]", "[consumer]");
+    site.write("consumers/enrich.toml", included.as_bytes())?;
+    let main = configuration(&site, "");
+    site.configure(&format!("include = [\"consumers/*.toml\"]\n{main}"))?;
+    until_generation(&mut running, 2)?;
+    written_in_place(&site, &running, "consumers/enrich.toml", &included)?;
+    running.terminate()?;
+    running.succeed(PATIENCE)
+}
+
+/// A reload while this file is empty, and then whole again, changes nothing.
+fn written_in_place(site: &Site, running: &Running, name: &str, text: &str) -> Result<()> {
+    site.write(name, b"")?;
     let answer = thread::scope(|scope| {
-        let asked = scope.spawn(|| reload(&site));
+        let asked = scope.spawn(|| reload(site));
         // Answered by the same listener behind it, so the reload has begun.
         running.get("/healthz")?;
-        site.configure(&text)?;
+        let draft = site.write("draft", text.as_bytes())?;
+        fs::rename(draft, site.path().join(name))?;
         asked
             .join()
             .map_err(|_| anyhow::anyhow!("the request panicked"))?
@@ -332,8 +235,7 @@ fn a_file_that_is_being_written_removes_nobody() -> Result<()> {
         answer.status == 200 && !answer.body.contains("remove"),
         "{answer:?}"
     );
-    running.terminate()?;
-    running.succeed(PATIENCE)
+    Ok(())
 }
 
 /// Kubernetes swaps a symlink to a folder; the file's own name never changes.

@@ -296,6 +296,29 @@ fn what_was_fetched_once_is_here() -> Result<()> {
     Ok(())
 }
 
+/// The file that it is kept in is named by its digest, and says nothing to who wrote the URL.
+#[test]
+fn a_component_that_is_none_is_named_by_where_it_is_from() -> Result<()> {
+    let site = Site::new()?;
+    let bytes = b"\0asm\x0d\0\x01\0and no component";
+    let digest = sha256(bytes);
+    let web = Web::start(None, move |_| Reply::new(200, bytes))?;
+    let from = web.url("/none.wasm");
+    site.configure(&configuration(&site, &url(&from, &digest), ""))?;
+    let mut refused = site.start(&["--until-idle"])?;
+    let status = refused.wait(PATIENCE)?;
+    let checked = site.command(&["validate", "--json"])?;
+    ensure!(status.code() == Some(78) && checked.status.code() == Some(78));
+    for told in [refused.logs(), checked.stdout] {
+        ensure!(
+            told.contains(&format!("{from} (sha256:{digest})"))
+                && !told.contains("cache/components"),
+            "{told}"
+        );
+    }
+    Ok(())
+}
+
 /// A certificate that nobody vouches for is refused, and who vouches can be said in three ways.
 #[test]
 fn tls_is_checked() -> Result<()> {

@@ -51,7 +51,7 @@ impl Stage {
         let shipped = format!("{:?}", setting::hostile()?.display().to_string());
         let consumer = consumer.replace(&shipped, "\"plugin.wasm\"");
         self.site.configure(&format!(
-            "{}\n{}{consumer}",
+            "{}\n{}[topics.derived]\nmax_event = \"4KiB\"\n{consumer}",
             setting::head(&self.site),
             setting::topic("in", 2)
         ))
@@ -142,6 +142,119 @@ fn a_version_that_fails_is_taken_back_and_the_one_before_handles_its_events() ->
     ensure!(report(&running)?["drift"] == false);
     running.terminate()?;
     running.succeed(PATIENCE)
+}
+
+/// Its calls all went well: who looked at them alone would trust it, and give its events up.
+#[test]
+fn what_the_broker_refuses_is_a_failure_of_the_version_that_made_it() -> Result<()> {
+    let stage = Stage::new("ordering = \"key\"\ndeploy = { probation = \"10m\" }\n")?;
+    stage.configure(GOOD)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    stage.produce(&running, "forward", 0..50)?;
+    until_settled(&mut running, "ok", 50)?;
+    stage.configure(BAD)?;
+    until_deployed(&mut running, "ok", 2.0)?;
+    stage.produce(&running, "long-reply 1", 50..80)?;
+    until_deployed(&mut running, "rolled_back", 1.0)?;
+    until_settled(&mut running, "ok", 80)?;
+    running.scrape()?.check_accounting()?;
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    let derived = events::all(&stage.site, "derived")?;
+    ensure!(derived.len() == 80, "{} derived events", derived.len());
+    events::check_order(&derived, "in")?;
+    ensure!(events::all(&stage.site, "dlq")?.is_empty());
+    Ok(())
+}
+
+/// One of many is the event's own fault, as it is of any version: it waits for the judgement and is
+/// given up then.
+#[test]
+fn what_no_version_gets_past_the_broker_is_dead_lettered_when_the_version_is_trusted() -> Result<()>
+{
+    let stage = Stage::new(
+        "ordering = \"key\"\ndeploy = { probation = \"5s\", max_failure_ratio = 0.5 }\n",
+    )?;
+    stage.configure(BAD)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    stage.configure("config = { init = \"bad\", edition = 2 }\n")?;
+    until_deployed(&mut running, "ok", 2.0)?;
+    stage.produce(&running, "forward", 0..50)?;
+    until_settled(&mut running, "ok", 50)?;
+    stage.produce(&running, "long-reply 1", 3..4)?;
+    stage.produce(&running, "forward", 0..50)?;
+    until_settled(&mut running, "dead_lettered", 1)?;
+    until_settled(&mut running, "ok", 100)?;
+    let scrape = running.scrape()?;
+    scrape.check_accounting()?;
+    let rolled_back = scrape.sum("millstream_deploys_total", &[("result", "rolled_back")]);
+    ensure!(rolled_back == 0.0, "it was taken back");
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    let derived = events::all(&stage.site, "derived")?;
+    ensure!(derived.len() == 100, "{} derived events", derived.len());
+    events::check_order(&derived, "in")
+}
+
+/// A rollback that a restart forgets goes back to the mistake by itself.
+#[test]
+fn a_filter_or_a_limit_is_rolled_back_for_good_too() -> Result<()> {
+    let stage = Stage::new("deploy = { probation = \"10m\" }\n")?;
+    stage.configure(GOOD)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    stage.produce(&running, "anything", 0..10)?;
+    until_settled(&mut running, "ok", 10)?;
+    stage.configure(&format!("{GOOD}filter = {{ key = [\"nobody\"] }}\n"))?;
+    until_deployed(&mut running, "ok", 2.0)?;
+    let shown = stage.site.succeed(&["rollback", "hostile"])?;
+    ensure!(shown.contains("filter"), "{shown}");
+    let rolled_back = |running: &Running| -> Result<()> {
+        let shown = report(running)?;
+        ensure!(
+            shown["drift"] == true && shown["overrides"][0] == "rollback",
+            "{shown}"
+        );
+        Ok(())
+    };
+    rolled_back(&running)?;
+    let answer = stage.reload()?;
+    ensure!(
+        answer.status == 200 && !answer.body.contains("swap"),
+        "{answer:?}"
+    );
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    rolled_back(&running)?;
+    stage.produce(&running, "anything", 0..10)?;
+    until_settled(&mut running, "ok", 10)?;
+
+    // And by a probation: these limits are too narrow for what comes.
+    stage.configure(&format!("{GOOD}limits = {{ output_bytes = \"1KiB\" }}\n"))?;
+    until_deployed(&mut running, "ok", 2.0)?;
+    ensure!(
+        report(&running)?["drift"] == false,
+        "the file is another one"
+    );
+    let large = "x".repeat(2_000);
+    stage.produce(&running, &large, 0..4)?;
+    until_deployed(&mut running, "rolled_back", 1.0)?;
+    until_settled(&mut running, "ok", 14)?;
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    rolled_back(&running)?;
+    stage.produce(&running, &large, 0..4)?;
+    until_settled(&mut running, "ok", 4)?;
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    ensure!(events::all(&stage.site, "dlq")?.is_empty());
+    Ok(())
 }
 
 /// What fails by every version is the event's own fault: it must not take a good version back, and

@@ -98,6 +98,33 @@ fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() -> Result<()> {
     running.succeed(PATIENCE)
 }
 
+/// Nobody can speak to it, and neither its key nor its name says why.
+#[test]
+fn a_certificate_that_has_expired_is_told_with_its_place() -> Result<()> {
+    let authority = Authority::new()?;
+    let site = site(&authority, &["localhost"], "")?;
+    let checked = site.command(&["validate", "--json"])?;
+    ensure!(!checked.stdout.contains("expired"), "{checked:?}");
+    let issued = authority.issue_expired(&["localhost"])?;
+    site.write("key.pem", issued.key.as_bytes())?;
+    site.write("server.pem", issued.certificate.as_bytes())?;
+    let checked = site.command(&["validate", "--json"])?;
+    // The files may be renewed at any moment: a warning.
+    ensure!(checked.status.success(), "{checked:?}");
+    let told: serde_json::Value = serde_json::from_str(&checked.stdout)?;
+    let problems = told["problems"].as_array().context("no problems")?;
+    let wanted = |problem: &&serde_json::Value| problem["line"] == 7 && problem["column"] == 23;
+    let problem = problems.iter().find(wanted).context("no problem there")?;
+    let label = problem["label"].as_str().unwrap_or_default();
+    ensure!(label.contains("expired at 2002-01-01T00:00:00Z"), "{told}");
+    let mut running = site.start(&[])?;
+    eventually("the log says it, too", PATIENCE, || {
+        running.logs().contains("expired at 2002-01-01")
+    })?;
+    running.terminate()?;
+    running.succeed(PATIENCE)
+}
+
 /// Commands speak TLS to a runtime that does, and to no other that only says so.
 #[test]
 fn commands_check_the_certificate() -> Result<()> {

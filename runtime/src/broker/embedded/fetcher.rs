@@ -167,19 +167,26 @@ impl Fetcher {
     ) -> Result<Vec<Assignment>, End> {
         let group = &self.subscription.group;
         let known = groups::known(store, group).map_err(End::Failed)?;
+        let stored = positions_of(store, group, new)?;
+        let left = match stored.len() < new.len() {
+            true => self.left_by_previous(store, new, &stored)?,
+            false => BTreeMap::new(),
+        };
+        // Who goes on under another name is new to none of its topics.
+        let seen_before = known || !left.is_empty();
         let mut assignments = Vec::with_capacity(new.len());
         let mut commits = Vec::new();
         for partition in new {
-            let stored = groups::position(store, group, partition).map_err(End::Failed)?;
-            let progress = match stored {
-                Some(progress) => progress,
+            let progress = match stored.get(&partition.place) {
+                Some(progress) => progress.clone(),
                 None => {
-                    let start = if known {
-                        Ok(partition.start())
-                    } else {
-                        groups::start(store, partition, self.subscription.start)
+                    let progress = match left.get(&partition.place) {
+                        Some(progress) => Ok(progress.clone()),
+                        None if seen_before => Ok(Progress::at(partition.start())),
+                        None => groups::start(store, partition, self.subscription.start)
+                            .map(Progress::at),
                     };
-                    let progress = Progress::at(start.map_err(End::Failed)?);
+                    let progress = progress.map_err(End::Failed)?;
                     commits.push(Commit {
                         partition: partition.place.clone(),
                         progress: progress.clone(),
@@ -197,6 +204,29 @@ impl Fetcher {
             self.commit(commits)?;
         }
         Ok(assignments)
+    }
+
+    /// What the first previous group that has any has where this one has none.
+    fn left_by_previous(
+        &self,
+        store: &Store,
+        new: &[Arc<Partition>],
+        stored: &BTreeMap<TopicPartition, Progress>,
+    ) -> Result<BTreeMap<TopicPartition, Progress>, End> {
+        let missing = |partition: &&Arc<Partition>| !stored.contains_key(&partition.place);
+        let missing: Vec<_> = new.iter().filter(missing).cloned().collect();
+        for previous in &self.subscription.previous_groups {
+            let left = positions_of(store, previous, &missing)?;
+            if !left.is_empty() {
+                tracing::info!(
+                    consumer = %self.subscription.consumer, group = %self.subscription.group,
+                    from = %previous, partitions = left.len(),
+                    "the positions of the consumer under its name before are carried over"
+                );
+                return Ok(left);
+            }
+        }
+        Ok(BTreeMap::new())
     }
 
     fn commit(&self, commits: Vec<Commit>) -> Result<(), End> {
@@ -330,6 +360,21 @@ impl Cursor {
             });
         }
     }
+}
+
+/// The positions that a group has in these partitions.
+fn positions_of(
+    store: &Store,
+    group: &str,
+    partitions: &[Arc<Partition>],
+) -> Result<BTreeMap<TopicPartition, Progress>, End> {
+    let mut found = BTreeMap::new();
+    for partition in partitions {
+        if let Some(progress) = groups::position(store, group, partition).map_err(End::Failed)? {
+            found.insert(partition.place.clone(), progress);
+        }
+    }
+    Ok(found)
 }
 
 fn lost_reason(place: &TopicPartition, position: u64, partition: &Partition) -> String {

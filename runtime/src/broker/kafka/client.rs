@@ -55,6 +55,11 @@ impl Settings {
         self.base.get("bootstrap.servers").unwrap_or_default()
     }
 
+    /// The stable identity, where there is one.
+    pub(super) fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+
     /// A member of a group.
     pub(super) fn member(&self, subscription: &Subscription) -> ClientConfig {
         // These hold for each partition; the poll thread sees to it that all together keep to the
@@ -277,6 +282,7 @@ mod tests {
         Subscription {
             consumer: "enrich".into(),
             group: "millstream.enrich".into(),
+            previous_groups: Vec::new(),
             topics: Vec::new(),
             excluded: Vec::new(),
             start: Start::Beginning,

@@ -23,6 +23,7 @@ mod open_transaction;
 mod partitions;
 mod poll_thread;
 mod positions;
+mod predecessors;
 mod producer;
 mod publication;
 mod raw;
@@ -52,7 +53,8 @@ use client::{Listener, Reach, Settings};
 use errors::broker_error;
 use health::Health;
 use member::{Member, MemberContext};
-use poll_thread::PollThread;
+use poll_thread::{PollThread, Succession};
+use predecessors::Predecessors;
 use producer::{Order, Producer};
 use source::{Ends, KafkaControl, KafkaSink, KafkaSource, Mailbox};
 use topics::KafkaTopics;
@@ -136,6 +138,12 @@ impl Broker for KafkaBroker {
             )
         });
         let transactor = transactor.transpose().map_err(no_thread)?;
+        let predecessors = Predecessors::new(
+            self.settings.clone(),
+            listener.clone(),
+            subscription.previous_groups.clone(),
+            subscription.transactional,
+        );
         let producer = Producer::start(
             &subscription.consumer,
             self.settings.producer(),
@@ -144,8 +152,11 @@ impl Broker for KafkaBroker {
         )
         .map_err(no_thread)?;
         let thread = PollThread::new(
-            member,
-            Box::new(make_member),
+            Succession {
+                member,
+                make_member: Box::new(make_member),
+                predecessors,
+            },
             subscription.clone(),
             outbox.clone(),
             mailbox.clone(),

@@ -23,6 +23,7 @@ use super::errors::{code_error, refuses_membership};
 use super::first_start::{self, Found};
 use super::member::{Member, keep, list_of, partitions_of};
 use super::partitions::{self, BLOCK_EVENTS, Owned, Partitions};
+use super::predecessors::Predecessors;
 use super::raw::{self, MessageBatch, Queue};
 use super::rebalance::Turn;
 use super::renewal::{self, MakeMember};
@@ -32,10 +33,13 @@ use crate::broker::outbox::Outbox;
 use crate::broker::wake::Wake;
 use crate::broker::{BrokerError, SourceEvent, Subscription};
 use crate::decide::admission::Load;
+use crate::decide::reminder::Reminder;
 use crate::event::TopicPartition;
 
 /// How long the thread sleeps at most.
 const TICK: Duration = Duration::from_millis(250);
+/// How often it is looked whether a group before still has members.
+const SUCCESSION_TICK: Duration = Duration::from_secs(1);
 /// How often a rebalance that waits for the runtime is looked at.
 const REVOKE_TICK: Duration = Duration::from_millis(5);
 /// How long a request to the broker may hold the thread up.
@@ -69,6 +73,9 @@ pub(super) struct PollThread {
     pub(super) retaken: Vec<TopicPartition>,
     pub(super) found: Option<Found>,
     pub(super) make_member: MakeMember,
+    pub(super) predecessors: Predecessors,
+    /// Since when the members of a group before are waited for.
+    waits_for_others: Option<Reminder>,
     /// When the group took us for dead last.
     pub(super) session_lost: Option<Instant>,
     failed: bool,
@@ -76,17 +83,28 @@ pub(super) struct PollThread {
     next_tick: Instant,
 }
 
+/// Who is in the group, who could take its place, and who was there before.
+pub(super) struct Succession {
+    pub(super) member: Arc<Member>,
+    pub(super) make_member: MakeMember,
+    pub(super) predecessors: Predecessors,
+}
+
 impl PollThread {
     /// Prepares the queues; `None` where the client has none, which a consumer always has.
     pub(super) fn new(
-        member: Arc<Member>,
-        make_member: MakeMember,
+        succession: Succession,
         subscription: Arc<Subscription>,
         outbox: Arc<Outbox>,
         mailbox: Arc<Mailbox>,
         ends: Arc<Ends>,
         wake: Arc<Wake>,
     ) -> Option<Self> {
+        let Succession {
+            member,
+            make_member,
+            predecessors,
+        } = succession;
         let (commits, main) = queues(&member, &wake)?;
         let now = Instant::now();
         Some(Self {
@@ -108,6 +126,8 @@ impl PollThread {
             retaken: Vec::new(),
             found: None,
             make_member,
+            predecessors,
+            waits_for_others: None,
             session_lost: None,
             failed: false,
             watcher: None,
@@ -163,9 +183,27 @@ impl PollThread {
         match first_start::settle(
             &self.member,
             &self.subscription,
+            &self.predecessors,
             &self.commits,
             REQUEST_WAIT,
         ) {
+            Ok(Found::InUse { group, members }) => {
+                let now = Instant::now();
+                self.next_tick = now + SUCCESSION_TICK;
+                let first = self.waits_for_others.is_none();
+                let reminder = self
+                    .waits_for_others
+                    .get_or_insert_with(|| Reminder::new(now));
+                if reminder.due(now).is_some() || first {
+                    tracing::warn!(
+                        consumer = &*self.subscription.consumer,
+                        members,
+                        "nothing is consumed yet: group {group} has members, and this consumer goes \
+                         on where they stop. Rename it in every runtime, or stop those that have \
+                         the old name; one that was killed is missed after its session time-out"
+                    );
+                }
+            }
             Ok(found) => {
                 self.found = Some(found);
                 if watch::changes(&self.subscription) {

@@ -20,6 +20,7 @@ use super::member::{Demand, list_of, offset};
 use super::partitions::{End, Owned};
 use super::poll_thread::{PollThread, REQUEST_WAIT, ends_of, queue_of};
 use super::positions::{self, Bounds, Lost, Place, place};
+use super::predecessors::Left;
 use super::valves::{pause, resume};
 use crate::broker::{Assignment, SourceEvent};
 use crate::config::Start;
@@ -267,6 +268,17 @@ impl PollThread {
             return Ok(Vec::new());
         }
         let mut committed = positions::committed(&*self.member, partitions, REQUEST_WAIT)?;
+        // Of a topic that could not be seen when the group was looked up first.
+        let new = partitions.iter().filter(|one| !committed.contains_key(one));
+        let new: Vec<_> = new.cloned().collect();
+        match self.predecessors.left(&new, REQUEST_WAIT)? {
+            Left::Nothing => {}
+            Left::Positions { positions, .. } => committed.extend(positions),
+            Left::InUse { .. } => {
+                let code = RDKafkaErrorCode::RebalanceInProgress;
+                return Err(KafkaError::OffsetFetch(code));
+            }
+        }
         let bounds = positions::bounds(&*self.member, partitions, REQUEST_WAIT)?;
         // A partition that came after the group's first start begins at its beginning.
         let start = match self.found {

@@ -219,6 +219,7 @@ mod tests {
         Subscription {
             consumer: "c".into(),
             group: "g".into(),
+            previous_groups: Vec::new(),
             topics,
             excluded: excluded.iter().map(|name| Arc::from(*name)).collect(),
             start: Start::Beginning,

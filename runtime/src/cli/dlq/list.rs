@@ -58,7 +58,8 @@ impl Letters<'_> {
     /// A dead letter of the consumer from a place that is wanted.
     pub fn read(&self, event: &EventView<'_>) -> Option<Letter> {
         let letter = Letter::read(event)?;
-        (*letter.consumer == *self.consumer.name && self.filter.covers(&letter)).then_some(letter)
+        (self.consumer.was_called(&letter.consumer) && self.filter.covers(&letter))
+            .then_some(letter)
     }
 }
 

@@ -74,6 +74,11 @@ pub async fn run(letters: &Letters<'_>, args: &Args, context: &Context) -> anyho
     if let Some(before) = &before {
         note_replayed(letters, before, &mut seen).await?;
     }
+    for topic in letters.consumer.previous_replay_topics() {
+        if let Some(before) = Snapshot::of(letters.topics, &topic).await? {
+            note_replayed(letters, &before, &mut seen).await?;
+        }
+    }
     let mut way = Way {
         letters,
         made: before.is_some() || args.dry_run,

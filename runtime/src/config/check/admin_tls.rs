@@ -90,6 +90,24 @@ fn fits(section: &Section<'_>, tls: &AdminTls, names: &[String]) {
             return;
         }
     };
+    for (number, certificate) in (1..).zip(&identity.cert) {
+        let Some(why) = tls::out_of_date(certificate) else {
+            continue;
+        };
+        let which = match number {
+            1 => "the certificate".to_owned(),
+            number => format!("certificate {number} of the chain"),
+        };
+        section.checks().report(
+            Problem::warning("tls", "clients refuse the certificate of `admin.tls`")
+                .at(section.place_of("certificate"))
+                .label(format!("{which} {why}"))
+                .hint(
+                    "have it renewed and put the new one there: a runtime that runs takes it up by \
+                     itself",
+                ),
+        );
+    }
     let certificate = identity.cert.first();
     let reached = |name: &String| certificate.is_some_and(|one| tls::names(one, name));
     if !names.iter().any(reached) {

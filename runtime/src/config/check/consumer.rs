@@ -20,6 +20,8 @@ use super::{
 pub struct Draft {
     pub consumer: Consumer,
     pub name: Place,
+    /// Beside the previous names.
+    pub previous_names: Vec<Place>,
     pub group: Place,
     pub plugin: Place,
     /// `None` where it is not written.
@@ -39,6 +41,7 @@ pub fn consumer(
 ) -> Draft {
     let mut section = Section::new(checks, table, place, String::new(), "consumer".to_owned());
     let name = name(&mut section);
+    let (previous_names, previous_places) = previous_names(&mut section);
     let group = group(&mut section, &name);
     let enabled = section.boolean("enabled").unwrap_or(true);
     let (plugin, plugin_place) = plugin::plugin(&mut section, enabled, runtime, registries);
@@ -84,6 +87,7 @@ pub fn consumer(
     later::later(&mut section);
     let draft = Draft {
         name: section.place_of("name").clone(),
+        previous_names: previous_places,
         group: section.place_of("group").clone(),
         concurrency: section
             .has("concurrency")
@@ -93,6 +97,7 @@ pub fn consumer(
         dead_letter: dead_letter_place,
         consumer: Consumer {
             name,
+            previous_names,
             group,
             enabled,
             plugin,
@@ -137,14 +142,26 @@ fn name(section: &mut Section<'_>) -> Arc<str> {
         .map_or_else(|| "".into(), |(name, _)| name.into())
 }
 
+/// With their places.
+fn previous_names(section: &mut Section<'_>) -> (Vec<Arc<str>>, Vec<Place>) {
+    let checks = section.checks();
+    let written = section.texts("previous_names", "a list of names");
+    let valid = written
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|(name, node)| {
+            names::label(checks, "an entry of `previous_names`", name, &node.place)
+        });
+    valid
+        .map(|(name, node)| (name.into(), node.place.clone()))
+        .unzip()
+}
+
 fn group(section: &mut Section<'_>, name: &str) -> Arc<str> {
     section
         .text("group")
         .filter(|(group, node)| names::group(section.checks(), group, &node.place))
-        .map_or_else(
-            || format!("millstream.{name}").into(),
-            |(group, _)| group.into(),
-        )
+        .map_or_else(|| Consumer::default_group(name), |(group, _)| group.into())
 }
 
 fn topics(section: &mut Section<'_>) -> Vec<TopicPattern> {

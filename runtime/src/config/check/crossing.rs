@@ -22,6 +22,7 @@ pub fn crossing(
     topics: &BTreeMap<Arc<str>, TopicSettings>,
 ) {
     duplicates(checks, drafts);
+    previous_names(checks, drafts);
     resources(checks, drafts, runtime);
     partitions(checks, drafts, topics);
     for draft in drafts {
@@ -66,6 +67,71 @@ fn duplicates(checks: &Checks<'_>, drafts: &[Draft]) {
             continue;
         }
         groups.insert(group, (&draft.group, name));
+    }
+}
+
+/// What a name before left goes to one consumer, and to none beside it that goes by that name still.
+fn previous_names(checks: &Checks<'_>, drafts: &[Draft]) {
+    let mut claimed: BTreeMap<&str, &Place> = BTreeMap::new();
+    for draft in drafts {
+        let consumer = &draft.consumer;
+        for (name, place) in consumer.previous_names.iter().zip(&draft.previous_names) {
+            let report = |what: String, label: String, cause: String, hint: &str| {
+                checks.report(
+                    Problem::error("previous-names", what)
+                        .at(place)
+                        .label(label)
+                        .cause(cause)
+                        .hint(hint),
+                );
+            };
+            let left = Consumer::default_group(name);
+            let named = drafts.iter().find(|other| other.consumer.name == *name);
+            let grouped = drafts.iter().find(|other| {
+                other.consumer.group == left && consumer.previous_groups().any(|one| one == left)
+            });
+            if *name == consumer.name {
+                report(
+                    format!("`{name}` is the name of this consumer, and not one before"),
+                    "the same name".to_owned(),
+                    "there is nothing to carry over".to_owned(),
+                    "name the one that it had before, or leave it out",
+                );
+            } else if let Some(other) = named {
+                report(
+                    format!("`{name}` is the name of another consumer"),
+                    "this name is in use".to_owned(),
+                    format!(
+                        "that one is at {}, and goes on where it stopped itself",
+                        checks.sources.describe(&other.name)
+                    ),
+                    "take the old consumer out where this one is to go on in its place, or leave the name out",
+                );
+            } else if let Some(other) = grouped {
+                report(
+                    format!("the group of `{name}` is used by another consumer"),
+                    format!("`{left}`"),
+                    format!(
+                        "consumer `{}` at {} goes on where that group stopped",
+                        other.consumer.name,
+                        checks.sources.describe(&other.group)
+                    ),
+                    "leave the name out, or give the other consumer a group of its own",
+                );
+            } else if let Some(first) = claimed.get(&**name) {
+                report(
+                    format!("`{name}` was the name of one consumer"),
+                    "claimed already".to_owned(),
+                    format!(
+                        "it is claimed at {} as well",
+                        checks.sources.describe(first)
+                    ),
+                    "name it once, where the consumer goes on that had it",
+                );
+            } else {
+                claimed.insert(name, place);
+            }
+        }
     }
 }
 

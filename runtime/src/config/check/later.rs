@@ -7,8 +7,6 @@ use super::super::written::Value;
 
 /// Checks all of them in a consumer.
 pub fn later(consumer: &mut Section<'_>) {
-    consumer.texts("previous_names", "a list of names");
-    refuse(consumer, "previous_names", "renaming of consumers");
     consumer.reserve(&[
         ("broker", "second broker"),
         ("state", "state for plugins"),

@@ -35,9 +35,10 @@ use std::sync::Arc;
 use super::checks::Checks;
 use super::include::Written;
 use super::problem::{Place, Problem};
-use super::resolved::{Broker, Config};
+use super::resolved::{Broker, Config, Consumer, Runtime};
 use super::section::Section;
 use super::written::{Table, Value};
+use registries::Registries;
 
 /// What the checks made of the files; to be used only if they reported no error.
 pub struct Checked {
@@ -103,6 +104,11 @@ pub fn check(file: &Path, written: &Written, checks: &Checks<'_>) -> Checked {
         consumers,
     };
     Checked { config, plugins }
+}
+
+/// Checks a consumer by itself, in a text that holds nothing else.
+pub fn alone(checks: &Checks<'_>, table: &Table, place: &Place, runtime: &Runtime) -> Consumer {
+    consumer::consumer(checks, table, place, runtime, &Registries::default()).consumer
 }
 
 /// The tables of `[[consumer]]` in the main file.

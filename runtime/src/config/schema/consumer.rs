@@ -67,7 +67,8 @@ pub struct Consumer {
     /// What to do where retention overtook the position.
     #[schemars(extend("default" = "stop"))]
     pub on_lost_position: Option<OnLostPosition>,
-    /// Not supported by this version. Names under which the consumer ran before.
+    /// Names under which the consumer ran before, the last one first: what they left is carried over.
+    #[schemars(extend("default" = []))]
     pub previous_names: Option<Vec<String>>,
 }
 

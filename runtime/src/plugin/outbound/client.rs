@@ -10,6 +10,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use super::resolver::{NotPublic, Resolver};
 use super::{Failure, SIDE_BY_SIDE};
 use crate::plugin::journal::cut;
+use crate::tls;
 
 /// How long a connection that nobody uses is kept; most servers keep theirs for longer.
 const IDLE: Duration = Duration::from_secs(30);
@@ -21,7 +22,7 @@ const MAX_TEXT: usize = 512;
 ///
 /// # Errors
 /// None of note: the provider has every version that is asked for.
-pub(super) fn tls() -> Result<ClientConfig, rustls::Error> {
+pub(super) fn trusting_the_machine() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -43,9 +44,9 @@ pub(super) fn tls() -> Result<ClientConfig, rustls::Error> {
 ///
 /// # Errors
 /// It cannot be made, for the system's sake.
-pub(super) fn client(tls: &ClientConfig, resolver: Resolver) -> reqwest::Result<reqwest::Client> {
+pub(super) fn client(trust: &ClientConfig, resolver: Resolver) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls.clone())
+        .tls_backend_preconfigured(trust.clone())
         .dns_resolver(Arc::new(resolver))
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
@@ -75,6 +76,13 @@ pub(super) fn failure(error: reqwest::Error) -> Failure {
         text.push_str(&one.to_string());
         cause = one.source();
     }
+    if tls::is_distrust(&error) {
+        text = format!(
+            "the certificate of the server is refused: {}; requests of plugins trust whom the machine \
+             trusts",
+            tls::root_cause(&error)
+        );
+    }
     let text = cut(&text, MAX_TEXT).to_owned();
     if error.is_builder() {
         Failure::Invalid(text)
@@ -94,6 +102,6 @@ mod tests {
     /// No provider is installed for the process: a configuration that looks for one would panic.
     #[test]
     fn tls_needs_no_provider_of_the_process() {
-        tls().unwrap();
+        trusting_the_machine().unwrap();
     }
 }

@@ -121,7 +121,7 @@ impl Outbound {
             consumer: consumer.name.clone(),
             allowed: Arc::new(AllowList::new(consumer.capabilities.clone())),
             bounds: host.outbound.lock().of(&consumer.name),
-            tls: client::tls()?,
+            tls: client::trusting_the_machine()?,
             hooks: host.hooks.clone(),
             clients: Mutex::default(),
         })
@@ -334,7 +334,7 @@ mod tests {
             consumer: "c".into(),
             allowed: Arc::new(AllowList::new(granted)),
             bounds: bounds::BoundsOfAll::default().of(&"c".into()),
-            tls: client::tls().unwrap(),
+            tls: client::trusting_the_machine().unwrap(),
             hooks,
             clients: Mutex::default(),
         }

@@ -51,6 +51,7 @@ pub fn subscription(group: &str, topics: &[&str]) -> Subscription {
     Subscription {
         consumer: group.into(),
         group: group.into(),
+        previous_groups: Vec::new(),
         topics: topics
             .iter()
             .map(|topic| TopicPattern::Name((*topic).into()))

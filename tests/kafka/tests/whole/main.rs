@@ -19,6 +19,7 @@ mod kill;
 mod late_topics;
 mod order_lines;
 mod outcome;
+mod rename;
 mod retail;
 mod setup;
 mod soak;

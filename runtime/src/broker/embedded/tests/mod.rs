@@ -104,6 +104,7 @@ fn named(topic: &str) -> Subscription {
     Subscription {
         consumer: "c".into(),
         group: "g".into(),
+        previous_groups: Vec::new(),
         topics: vec![TopicPattern::Name(topic.into())],
         excluded: Vec::new(),
         start: Start::Beginning,

@@ -66,6 +66,54 @@ async fn a_group_goes_on_where_it_stood_with_its_ranges() {
     );
 }
 
+/// A consumer that was renamed would begin anew, or repeat what is settled above its position; and one
+/// that has come further by itself would be set back by what the old name left.
+#[tokio::test]
+async fn a_group_goes_on_where_the_first_previous_one_that_has_a_position_stood() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = open_with(folder.path(), "t", partitions(2));
+    produce(&broker, "t", 0, &["a", "b", "c", "d"]).await;
+    produce(&broker, "t", 1, &["x"]).await;
+    let progress = Progress {
+        next: 1,
+        above: std::iter::once(2..3).collect(),
+        watch: Some(Watch::working(7)),
+    };
+    let moved = |progress: &Progress| {
+        let commit = Commit {
+            partition: TopicPartition::new("t", 0),
+            progress: progress.clone(),
+        };
+        vec![commit]
+    };
+    let topics = broker.topics();
+    topics.set_positions("old", moved(&progress)).await.unwrap();
+    let older = moved(&Progress::at(3));
+    topics.set_positions("older", older).await.unwrap();
+    let subscription = Subscription {
+        // What the old name has no position in came later, and is read from its beginning.
+        start: Start::End,
+        previous_groups: vec!["never".into(), "old".into(), "older".into()],
+        ..named("t")
+    };
+    let mut session = broker.subscribe(subscription.clone()).unwrap();
+    let first = told(&mut session, |e| matches!(e, SourceEvent::Assigned(_))).await;
+    assert_eq!(first, ["assigned t/0 1[2..3]", "assigned t/1 0[]"]);
+    let taken = topics.positions("g").await.unwrap();
+    assert_eq!(
+        taken[0].1, progress,
+        "committed before anything is consumed"
+    );
+    session.source.close().await;
+    topics
+        .set_positions("g", moved(&Progress::at(4)))
+        .await
+        .unwrap();
+    let mut session = broker.subscribe(subscription).unwrap();
+    let again = told(&mut session, |e| matches!(e, SourceEvent::Assigned(_))).await;
+    assert_eq!(again, ["assigned t/0 4[]", "assigned t/1 0[]"]);
+}
+
 /// `start` is for what exists when the group is first seen; skipping the first events of a later
 /// topic would lose them.
 #[tokio::test]
