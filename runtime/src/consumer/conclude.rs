@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::assemble::{self, Answer, Context, Fate, Unavailable};
 use super::call::{Done, Trouble};
 use super::dead_letter::Reason;
+use super::generation::Generation;
 use super::lane::Back;
 use super::positions::Committed;
 use super::runner::{LaneId, Runner};
@@ -58,7 +59,13 @@ impl Runner {
                     self.testify(&answer);
                     self.follow_advice(&answer, now);
                 }
-                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+                self.conclude(
+                    done.generation,
+                    id.assignment,
+                    Some(id.slot),
+                    done.work,
+                    answer,
+                );
             }
             Err(Trouble::Call(error, answer)) => {
                 let consumer = &self.settings().name;
@@ -76,7 +83,13 @@ impl Runner {
                 if current {
                     self.testify(&answer);
                 }
-                self.conclude(id.assignment, Some(id.slot), done.work, *answer);
+                self.conclude(
+                    done.generation,
+                    id.assignment,
+                    Some(id.slot),
+                    done.work,
+                    *answer,
+                );
             }
             Err(Trouble::Start(error)) => {
                 if current {
@@ -87,7 +100,13 @@ impl Runner {
                     fates: vec![Fate::Again; events],
                     ..Answer::default()
                 };
-                self.conclude(id.assignment, Some(id.slot), done.work, answer);
+                self.conclude(
+                    done.generation,
+                    id.assignment,
+                    Some(id.slot),
+                    done.work,
+                    answer,
+                );
             }
         }
         self.came_through(id.assignment, first, now);
@@ -217,10 +236,11 @@ impl Runner {
         self.show(Instant::now());
     }
 
-    /// Turns the fates of a call's events into a unit and what goes back to the lane. `slot` is
-    /// `None` for events that never were in a lane.
+    /// Turns the fates of a call's events, by a generation's word, into a unit and what goes back to
+    /// the lane. `slot` is `None` for events that never were in a lane.
     pub(super) fn conclude(
         &mut self,
+        generation: Arc<Generation>,
         assignment: u64,
         slot: Option<usize>,
         work: Work,
@@ -244,6 +264,9 @@ impl Runner {
             self.abandon(Some(assignment), &work, 0..work.len());
             return;
         }
+        // With another generation than made the call, attempts count from one again.
+        let current = generation.number == self.generation.number;
+        let returned = |item: Item| if current { item } else { item.anew() };
         let mut settled = Vec::with_capacity(work.len());
         let mut back = Vec::new();
         let mut abandoned = Vec::new();
@@ -264,16 +287,16 @@ impl Runner {
                     abandoned.push(index);
                 }
                 _ if standing || halt.is_some() || slot.is_none() => abandoned.push(index),
-                Fate::Again => back.push(Back::Again(item)),
+                Fate::Again => back.push(Back::Again(returned(item))),
                 Fate::Retry(retry) => {
                     let item = Item {
                         attempt: retry.attempt,
                         failing_since: Some(retry.failing_since),
                         ..item
                     };
-                    back.push(Back::Retry(item, retry.at));
+                    back.push(Back::Retry(returned(item), retry.at));
                 }
-                Fate::Kept(_) if self.generation.is_on_probation() => {
+                Fate::Kept(_) if current && generation.is_on_probation() => {
                     let failing_since = Some(item.failing_since.unwrap_or_else(Instant::now));
                     let item = Item {
                         failing_since,
@@ -281,12 +304,8 @@ impl Runner {
                     };
                     back.push(Back::Kept(item));
                 }
-                // The version that failed it is judged already: another one takes it.
-                Fate::Kept(_) => back.push(Back::Again(Item {
-                    attempt: 1,
-                    failing_since: None,
-                    ..item
-                })),
+                // The version that failed it is judged already, or another one works by now.
+                Fate::Kept(_) => back.push(Back::Again(item.anew())),
             }
         }
         self.abandon(Some(assignment), &work, abandoned.into_iter());
@@ -302,6 +321,7 @@ impl Runner {
             .settled(settled.len() as u64, dead as u64, Instant::now());
         if !settled.is_empty() {
             self.writer.write(Unit {
+                generation,
                 partition,
                 assignment,
                 records: Arc::new(answer.records),
@@ -408,7 +428,7 @@ impl Runner {
                 .or_default();
             *newest = newest.max(seconds);
         }
-        for (output, produced) in self.generation.settings.outputs.iter().zip(&unit.produced) {
+        for (output, produced) in unit.generation.settings.outputs.iter().zip(&unit.produced) {
             if produced.events > 0 {
                 let volume = ledger.produced.entry(output.name.clone()).or_default();
                 volume.events += produced.events;
@@ -446,12 +466,14 @@ impl Runner {
     }
 
     /// The broker refuses a record for good: its source event becomes a dead letter, or the
-    /// partition halts.
+    /// partition halts; where a version on probation made the record, another one may make a better
+    /// one.
     fn refused(&mut self, error: &PublishError) {
-        let generation = self.generation.clone();
-        let dead_letter = generation.settings.dead_letter.clone();
         let mut halt = None;
+        let mut unproven = None;
         let dropped = self.writer.mend(|unit| {
+            let generation = unit.generation.clone();
+            let dead_letter = &generation.settings.dead_letter;
             let (index, hint) = match error {
                 PublishError::Event { index, .. } => (*index, DEAD_LETTER_HINT),
                 PublishError::Topic { index, .. } => (*index, TOPIC_HINT),
@@ -463,14 +485,16 @@ impl Runner {
                 .as_ref()
                 .is_some_and(|to| to.topic == *culprit.topic());
             let offset = culprit.tag();
-            if matches!(error, PublishError::Event { .. })
-                && dead_letter.is_some()
-                && !to_dead_letters
-            {
+            let of_event = matches!(error, PublishError::Event { .. }) && !to_dead_letters;
+            let reason = format!("what follows from offset {offset} cannot be written: {error}");
+            if of_event && generation.is_on_probation() {
+                unproven = Some((unit.assignment, generation, reason));
+                return Mended::Drop;
+            }
+            if of_event && dead_letter.is_some() {
                 dead_letter_source(&generation, unit, offset, error);
                 return Mended::Write;
             }
-            let reason = format!("what follows from offset {offset} cannot be written: {error}");
             halt = Some((unit.assignment, offset, format!("{reason}; {hint}")));
             Mended::Drop
         });
@@ -479,6 +503,9 @@ impl Runner {
         }
         if let Some((assignment, at, reason)) = halt {
             self.halt(assignment, Some(at), reason);
+        }
+        if let Some((assignment, generation, reason)) = unproven {
+            self.keep_partition(assignment, &generation, reason);
         }
     }
 
@@ -539,12 +566,7 @@ fn entry(work: &Work, index: usize, outcome: Outcome, reason: Option<Reason>) ->
 }
 
 /// Takes the outputs of one source out of a unit and dead-letters the source instead.
-fn dead_letter_source(
-    generation: &super::generation::Generation,
-    unit: &mut Unit,
-    offset: u64,
-    error: &PublishError,
-) {
+fn dead_letter_source(generation: &Generation, unit: &mut Unit, offset: u64, error: &PublishError) {
     let Some(settled) = unit
         .settled
         .iter_mut()

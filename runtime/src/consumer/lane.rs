@@ -368,8 +368,7 @@ impl Lane {
         }
         let held = self.holds.iter_mut().flat_map(|hold| &mut hold.waiting);
         for (_, item) in self.returned.iter_mut().chain(held) {
-            item.attempt = 1;
-            item.failing_since = None;
+            *item = item.anew();
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Partition {
     pub halted: Option<String>,
     /// The event that it halted at, where it was one.
     pub halted_at: Option<u64>,
+    /// Whether it stands until the version at work is judged.
+    pub kept: bool,
     /// Whether it is committed that it is worked on: no call begins before.
     pub watched: bool,
     /// The events that are tried one at a time after a death.
@@ -63,6 +65,7 @@ impl Partition {
             held_since: None,
             halted: None,
             halted_at: None,
+            kept: false,
             watched: false,
             trial: None,
             trial_slot: None,

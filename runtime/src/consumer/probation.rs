@@ -123,6 +123,44 @@ impl Runner {
             )
     }
 
+    /// The broker takes nothing of what a generation on probation makes of an event. The partition
+    /// stands until the generation is judged and is then taken again: what was written behind the
+    /// event comes again with it. It is taken again at once where another one works by now.
+    pub(super) fn keep_partition(
+        &mut self,
+        assignment: u64,
+        generation: &Generation,
+        reason: String,
+    ) {
+        let Some(partition) = self.partitions.get(&assignment) else {
+            return;
+        };
+        // What else fails while it stands comes again when it goes on.
+        if partition.halted.is_some() {
+            return;
+        }
+        let name = partition.name.clone();
+        tracing::warn!(
+            consumer = %self.settings().name, partition = %name, digest = %generation.digest(), %reason,
+            "the partition stands until the version on probation is judged"
+        );
+        self.stand(assignment, None, reason.clone());
+        let Some(probation) = &mut self.probation else {
+            self.control.retake(&[name]);
+            return;
+        };
+        if generation.number != self.generation.number {
+            self.control.retake(&[name]);
+            return;
+        }
+        probation.counts.count(0, 1);
+        probation.complaint = Some(reason);
+        if let Some(partition) = self.partitions.get_mut(&assignment) {
+            partition.kept = true;
+        }
+        self.judge(Instant::now());
+    }
+
     /// Acts on what is to be thought of the generation by now.
     pub(super) fn judge(&mut self, now: Instant) {
         let Some(probation) = &self.probation else {
@@ -159,6 +197,11 @@ impl Runner {
             "the generation has proved itself"
         );
         let _ = probation.tell.send(Ended::Passed);
+        let kept = self.partitions.values().filter(|partition| partition.kept);
+        let kept: Vec<_> = kept.map(|partition| partition.name.clone()).collect();
+        if !kept.is_empty() {
+            self.control.retake(&kept);
+        }
         self.begin_anew(now);
     }
 

@@ -21,6 +21,17 @@ pub struct Item {
     pub failing_since: Option<Instant>,
 }
 
+impl Item {
+    /// The same event as if it had not been tried, for another version.
+    pub fn anew(self) -> Self {
+        Self {
+            attempt: 1,
+            failing_since: None,
+            ..self
+        }
+    }
+}
+
 /// Consecutive events of one lane, for one call.
 #[derive(Clone, Debug, Default)]
 pub struct Work {
