@@ -38,6 +38,9 @@ impl Runner {
         self.count(&done);
         // One of a generation before has had its last call, and nobody asks for its advice any more.
         let current = done.generation.number == self.generation.number;
+        if !current && mutation::is(Mutation::LateCallSwapsBack) {
+            self.generation = done.generation.clone();
+        }
         self.instances
             .give_back(done.instance.filter(|_| current), done.memory);
         done.witness.ended();
@@ -285,6 +288,9 @@ impl Runner {
                 Fate::Halt(reason) => {
                     halt = Some((work.event(index).offset(), reason.clone()));
                     abandoned.push(index);
+                }
+                Fate::Kept(_) if mutation::is(Mutation::KeptSettled) => {
+                    settled.push(entry(&work, index, Outcome::Dropped, None))
                 }
                 _ if standing || halt.is_some() || slot.is_none() => abandoned.push(index),
                 Fate::Again => back.push(Back::Again(returned(item))),

@@ -10,6 +10,7 @@
 use tokio::time::Instant;
 
 use super::runner::Runner;
+use crate::mutation::{self, Mutation};
 
 impl Runner {
     /// Begins no call until [`Self::resume`].
@@ -34,7 +35,7 @@ impl Runner {
         let now = Instant::now();
         // The time that they stood is the operator's.
         self.open_valves(now);
-        self.paused = false;
+        self.paused = mutation::is(Mutation::ResumeForgotten);
         tracing::info!(consumer = %self.settings().name, "resumed");
         self.go_on(now);
         self.show(now);

@@ -19,6 +19,7 @@ use super::status::State;
 use crate::config::Deploy;
 use crate::decide::probation::{Cause, Judgement, Probation};
 use crate::metrics::Outcome;
+use crate::mutation::{self, Mutation};
 
 /// How a probation ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -220,7 +221,9 @@ impl Runner {
         );
         let to = probation.before.number;
         // Shown before it is told: who is told looks.
-        self.take_over(probation.before, None, now);
+        if !mutation::is(Mutation::RolledBackInWord) {
+            self.take_over(probation.before, None, now);
+        }
         let _ = probation.tell.send(Ended::RolledBack { to, reason });
     }
 

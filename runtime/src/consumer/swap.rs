@@ -17,6 +17,7 @@ use super::probation::Ended;
 use super::runner::Runner;
 use super::status::State;
 use crate::event::TopicPartition;
+use crate::mutation::{self, Mutation};
 use crate::plugin::Instance;
 
 impl Runner {
@@ -74,7 +75,7 @@ impl Runner {
         let stopped = matches!(self.state, State::Stopped(_));
         let mut again: Vec<TopicPartition> = Vec::new();
         for partition in self.partitions.values_mut() {
-            if stopped || partition.halted.is_some() {
+            if stopped || partition.halted.is_some() || mutation::is(Mutation::SwapTakesAgain) {
                 partition.halted_at = None;
                 partition.halted = Some("it is taken up again after a deploy".to_owned());
                 again.push(partition.name.clone());

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::replay::Origin;
 use crate::event::{Block, EventView};
+use crate::mutation::{self, Mutation};
 
 /// An event in a lane: where it lies, and what it has been through.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,9 @@ pub struct Item {
 impl Item {
     /// The same event as if it had not been tried, for another version.
     pub fn anew(self) -> Self {
+        if mutation::is(Mutation::AttemptsInherited) {
+            return self;
+        }
         Self {
             attempt: 1,
             failing_since: None,
