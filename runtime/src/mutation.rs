@@ -93,11 +93,35 @@ pub enum Mutation {
     ProbesNotSingle,
     /// No valve is ever closed.
     BudgetIgnored,
+    /// A swap gives every partition up and takes it again.
+    SwapTakesAgain,
+    /// What waits for its retry is forgotten when another version takes over.
+    SwapDropsHeld,
+    /// What waits for its retry goes behind what waited for it when another version takes over.
+    SwapBreaksOrder,
+    /// A call that ends late puts its version back.
+    LateCallSwapsBack,
+    /// A version counts on from the attempts of the one before it.
+    AttemptsInherited,
+    /// What a version on probation fails is settled.
+    KeptSettled,
+    /// What was kept for the judgement is not let go after it.
+    KeptForgotten,
+    /// What a version on probation fails is given up at once.
+    ProbationGivesUp,
+    /// A version that did not prove itself goes on.
+    RolledBackInWord,
+    /// What a version in shadow says is written.
+    ShadowTakesOver,
+    /// Calls begin while the consumer is paused.
+    PauseIgnored,
+    /// A paused consumer never goes on.
+    ResumeForgotten,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 54] = [
         Self::SettledBeforeAcknowledged,
         Self::PositionOneTooHigh,
         Self::PositionAtWhatWasRead,
@@ -140,6 +164,18 @@ impl Mutation {
         Self::BreakerLetsThrough,
         Self::ProbesNotSingle,
         Self::BudgetIgnored,
+        Self::SwapTakesAgain,
+        Self::SwapDropsHeld,
+        Self::SwapBreaksOrder,
+        Self::LateCallSwapsBack,
+        Self::AttemptsInherited,
+        Self::KeptSettled,
+        Self::KeptForgotten,
+        Self::ProbationGivesUp,
+        Self::RolledBackInWord,
+        Self::ShadowTakesOver,
+        Self::PauseIgnored,
+        Self::ResumeForgotten,
     ];
 }
 

@@ -113,7 +113,9 @@ impl Context<'_> {
 
     /// Whether an event that fails for good is kept.
     fn keeps(&self) -> bool {
-        self.generation.is_on_probation() && !self.is_claimed()
+        self.generation.is_on_probation()
+            && !self.is_claimed()
+            && !mutation::is(Mutation::ProbationGivesUp)
     }
 
     fn after_failure(&self, item: &Item, at_least: Duration) -> Next {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::assemble::{self, Answer, Context, Fate, Unavailable};
 use super::call::{Done, Trouble};
 use super::dead_letter::Reason;
+use super::generation::Generation;
 use super::lane::Back;
 use super::positions::Committed;
 use super::runner::{LaneId, Runner};
@@ -36,8 +37,10 @@ impl Runner {
         let now = Instant::now();
         self.count(&done);
         // One of a generation before has had its last call, and nobody asks for its advice any more.
-        let made_by = done.generation.number;
-        let current = made_by == self.generation.number;
+        let current = done.generation.number == self.generation.number;
+        if !current && mutation::is(Mutation::LateCallSwapsBack) {
+            self.generation = done.generation.clone();
+        }
         self.instances
             .give_back(done.instance.filter(|_| current), done.memory);
         done.witness.ended();
@@ -59,7 +62,13 @@ impl Runner {
                     self.testify(id.assignment, &answer);
                     self.follow_advice(&answer, now);
                 }
-                self.conclude(id.assignment, Some(id.slot), done.work, answer, made_by);
+                self.conclude(
+                    done.generation,
+                    id.assignment,
+                    Some(id.slot),
+                    done.work,
+                    answer,
+                );
             }
             Err(Trouble::Call(error, answer)) => {
                 let consumer = &self.settings().name;
@@ -77,7 +86,13 @@ impl Runner {
                 if current {
                     self.testify(id.assignment, &answer);
                 }
-                self.conclude(id.assignment, Some(id.slot), done.work, *answer, made_by);
+                self.conclude(
+                    done.generation,
+                    id.assignment,
+                    Some(id.slot),
+                    done.work,
+                    *answer,
+                );
             }
             Err(Trouble::Start(error)) => {
                 if current {
@@ -88,7 +103,13 @@ impl Runner {
                     fates: vec![Fate::Again; events],
                     ..Answer::default()
                 };
-                self.conclude(id.assignment, Some(id.slot), done.work, answer, made_by);
+                self.conclude(
+                    done.generation,
+                    id.assignment,
+                    Some(id.slot),
+                    done.work,
+                    answer,
+                );
             }
         }
         self.came_through(id.assignment, first, now);
@@ -218,15 +239,15 @@ impl Runner {
         self.show(Instant::now());
     }
 
-    /// Turns the fates of a call's events into a unit and what goes back to the lane. `slot` is
-    /// `None` for events that never were in a lane; `generation` is whose call it was.
+    /// Turns the fates of a call's events, by a generation's word, into a unit and what goes back to
+    /// the lane. `slot` is `None` for events that never were in a lane.
     pub(super) fn conclude(
         &mut self,
+        generation: Arc<Generation>,
         assignment: u64,
         slot: Option<usize>,
         work: Work,
         answer: Answer,
-        generation: u64,
     ) {
         let halted = self
             .partitions
@@ -246,6 +267,9 @@ impl Runner {
             self.abandon(Some(assignment), &work, 0..work.len());
             return;
         }
+        // With another generation than made the call, attempts count from one again.
+        let current = generation.number == self.generation.number;
+        let returned = |item: Item| if current { item } else { item.anew() };
         let mut settled = Vec::with_capacity(work.len());
         let mut back = Vec::new();
         let mut abandoned = Vec::new();
@@ -265,17 +289,20 @@ impl Runner {
                     halt = Some((work.event(index).offset(), reason.clone()));
                     abandoned.push(index);
                 }
+                Fate::Kept(_) if mutation::is(Mutation::KeptSettled) => {
+                    settled.push(entry(&work, index, Outcome::Dropped, None))
+                }
                 _ if standing || halt.is_some() || slot.is_none() => abandoned.push(index),
-                Fate::Again => back.push(Back::Again(item)),
+                Fate::Again => back.push(Back::Again(returned(item))),
                 Fate::Retry(retry) => {
                     let item = Item {
                         attempt: retry.attempt,
                         failing_since: Some(retry.failing_since),
                         ..item
                     };
-                    back.push(Back::Retry(item, retry.at));
+                    back.push(Back::Retry(returned(item), retry.at));
                 }
-                Fate::Kept(_) if self.generation.is_on_probation() => {
+                Fate::Kept(_) if current && generation.is_on_probation() => {
                     let failing_since = Some(item.failing_since.unwrap_or_else(Instant::now));
                     let item = Item {
                         failing_since,
@@ -283,12 +310,8 @@ impl Runner {
                     };
                     back.push(Back::Kept(item));
                 }
-                // The version that failed it is judged already: another one takes it.
-                Fate::Kept(_) => back.push(Back::Again(Item {
-                    attempt: 1,
-                    failing_since: None,
-                    ..item
-                })),
+                // The version that failed it is judged already, or another one works by now.
+                Fate::Kept(_) => back.push(Back::Again(item.anew())),
             }
         }
         self.abandon(Some(assignment), &work, abandoned.into_iter());
@@ -304,9 +327,9 @@ impl Runner {
             .settled(settled.len() as u64, dead as u64, Instant::now());
         if !settled.is_empty() {
             self.writer.write(Unit {
+                generation,
                 partition,
                 assignment,
-                generation,
                 records: Arc::new(answer.records),
                 settled,
                 produced: answer.produced,
@@ -411,7 +434,7 @@ impl Runner {
                 .or_default();
             *newest = newest.max(seconds);
         }
-        for (output, produced) in self.generation.settings.outputs.iter().zip(&unit.produced) {
+        for (output, produced) in unit.generation.settings.outputs.iter().zip(&unit.produced) {
             if produced.events > 0 {
                 let volume = ledger.produced.entry(output.name.clone()).or_default();
                 volume.events += produced.events;
@@ -449,14 +472,14 @@ impl Runner {
     }
 
     /// The broker refuses a record for good: its source event becomes a dead letter, or the
-    /// partition halts. Where the generation that made it is on probation, another may do better with
-    /// the event: the partition stands until that is known.
+    /// The broker refuses a record for good: its source event becomes a dead letter, or the
+    /// partition halts. Where a generation on probation made it, another may do better with the event:
+    /// the partition stands until that is known.
     fn refused(&mut self, error: &PublishError) {
-        let generation = self.generation.clone();
-        let dead_letter = generation.settings.dead_letter.clone();
-        let on_probation = self.is_on_probation();
-        let (mut halt, mut failed) = (None, None);
+        let (mut halt, mut unproven) = (None, None);
         let dropped = self.writer.mend(|unit| {
+            let generation = unit.generation.clone();
+            let dead_letter = &generation.settings.dead_letter;
             let (index, hint) = match error {
                 PublishError::Event { index, .. } => (*index, DEAD_LETTER_HINT),
                 PublishError::Topic { index, .. } => (*index, TOPIC_HINT),
@@ -468,14 +491,12 @@ impl Runner {
                 .as_ref()
                 .is_some_and(|to| to.topic == *culprit.topic());
             let offset = culprit.tag();
-            if on_probation && unit.generation == generation.number && !to_dead_letters {
-                failed = Some((unit.assignment, offset));
+            let of_event = matches!(error, PublishError::Event { .. }) && !to_dead_letters;
+            if of_event && generation.is_on_probation() {
+                unproven = Some((unit.assignment, offset, generation));
                 return Mended::Drop;
             }
-            if matches!(error, PublishError::Event { .. })
-                && dead_letter.is_some()
-                && !to_dead_letters
-            {
+            if of_event && dead_letter.is_some() {
                 dead_letter_source(&generation, unit, offset, error);
                 return Mended::Write;
             }
@@ -489,11 +510,11 @@ impl Runner {
         if let Some((assignment, at, reason)) = halt {
             self.halt(assignment, Some(at), reason);
         }
-        if let Some((assignment, offset)) = failed {
+        if let Some((assignment, offset, generation)) = unproven {
             let settled = dropped.iter().flat_map(|unit| &unit.settled);
             let handled = settled.filter(|one| one.outcome != Outcome::DeadLettered);
             let handled = handled.count() as u64;
-            self.await_judgement(assignment, offset, handled, error);
+            self.await_judgement(assignment, &generation, offset, handled, error);
         }
     }
 
@@ -554,12 +575,7 @@ fn entry(work: &Work, index: usize, outcome: Outcome, reason: Option<Reason>) ->
 }
 
 /// Takes the outputs of one source out of a unit and dead-letters the source instead.
-fn dead_letter_source(
-    generation: &super::generation::Generation,
-    unit: &mut Unit,
-    offset: u64,
-    error: &PublishError,
-) {
+fn dead_letter_source(generation: &Generation, unit: &mut Unit, offset: u64, error: &PublishError) {
     let Some(settled) = unit
         .settled
         .iter_mut()

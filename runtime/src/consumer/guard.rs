@@ -34,6 +34,8 @@ pub struct Guard {
     dead_letters: Option<DeadLetterShare>,
     /// What the runner has acted on.
     transitions: [u64; 3],
+    /// What the breaker of an earlier generation counted, where this one has none.
+    counted: [u64; 3],
     /// What the plugin said when an attempt last failed.
     complaint: String,
 }
@@ -61,19 +63,25 @@ impl Guard {
                 .and_then(share)
                 .map(|max_ratio| DeadLetterShare::new(max_ratio, now)),
             transitions: [0; 3],
+            counted: [0; 3],
             complaint: String::new(),
         }
     }
 
     /// One that knows nothing of what failed before, for another generation. What was counted goes on
-    /// from where it was.
+    /// from where it was; a breaker that is not there any more is closed.
     pub fn renewed(&self, settings: &Consumer, now: Instant) -> Self {
         let fresh = Self::new(settings, now);
-        if let (Some(before), Some(breaker)) = (&self.breaker, &fresh.breaker) {
-            breaker.lock().succeeds(&before.lock());
+        let counted = match &self.breaker {
+            Some(before) => before.lock().transitions_once_closed(),
+            None => self.counted,
+        };
+        if let Some(breaker) = &fresh.breaker {
+            breaker.lock().counts_on(counted);
         }
         Self {
             transitions: self.transitions,
+            counted,
             ..fresh
         }
     }
@@ -267,14 +275,14 @@ impl Runner {
 
     /// Acts on what the breaker did since last time: valves, state, metrics.
     pub(super) fn follow_breaker(&mut self, now: Instant) {
-        let Some(breaker) = &self.guard.breaker else {
-            return;
-        };
-        let (phase, transitions, cause) = {
-            let mut breaker = breaker.lock();
-            // An open phase ends by itself.
-            breaker.lets(now);
-            (breaker.phase(), breaker.transitions(), breaker.cause())
+        let (phase, transitions, cause) = match &self.guard.breaker {
+            Some(breaker) => {
+                let mut breaker = breaker.lock();
+                // An open phase ends by itself.
+                breaker.lets(now);
+                (breaker.phase(), breaker.transitions(), breaker.cause())
+            }
+            None => (Phase::Closed, self.guard.counted, None),
         };
         if phase == Phase::Open {
             self.room_due = self.guard.due(now);

@@ -248,7 +248,7 @@ impl Runner {
             dice: 0.0,
         };
         let answer = assemble::refused(&context, &work, reason, error);
-        self.conclude(assignment, None, work, answer, generation.number);
+        self.conclude(generation, assignment, None, work, answer);
     }
 
     pub(super) fn caught_up(&mut self, partition: &TopicPartition, next: u64) {

@@ -363,13 +363,21 @@ impl Lane {
     /// Another version handles what waits: what was kept is let go, and attempts count from one
     /// again. What waits for its time goes on waiting.
     pub fn begin_anew(&mut self, now: Instant) {
-        for hold in &mut self.holds {
-            hold.ready_at.get_or_insert(now);
+        if mutation::is(Mutation::SwapDropsHeld) {
+            self.holds.clear();
+        }
+        if mutation::is(Mutation::SwapBreaksOrder) {
+            let held = self.holds.drain(..).flat_map(|hold| hold.waiting);
+            self.returned.extend(held);
+        }
+        if !mutation::is(Mutation::KeptForgotten) {
+            for hold in &mut self.holds {
+                hold.ready_at.get_or_insert(now);
+            }
         }
         let held = self.holds.iter_mut().flat_map(|hold| &mut hold.waiting);
         for (_, item) in self.returned.iter_mut().chain(held) {
-            item.attempt = 1;
-            item.failing_since = None;
+            *item = item.anew();
         }
     }
 

@@ -10,6 +10,7 @@
 use tokio::time::Instant;
 
 use super::runner::Runner;
+use crate::mutation::{self, Mutation};
 
 impl Runner {
     /// Begins with no call before [`Self::resume`], where it is paused already.
@@ -40,7 +41,7 @@ impl Runner {
         let now = Instant::now();
         // The time that they stood is the operator's.
         self.open_valves(now);
-        self.paused = false;
+        self.paused = mutation::is(Mutation::ResumeForgotten);
         tracing::info!(consumer = %self.settings().name, "resumed");
         self.go_on(now);
         self.show(now);

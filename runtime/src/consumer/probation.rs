@@ -20,6 +20,7 @@ use crate::broker::PublishError;
 use crate::config::Deploy;
 use crate::decide::probation::{Cause, Judgement, Probation};
 use crate::metrics::Outcome;
+use crate::mutation::{self, Mutation};
 
 /// How a probation ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,37 +94,37 @@ impl Runner {
         }
     }
 
-    /// Whether the generation that works has still to prove itself.
-    pub(super) fn is_on_probation(&self) -> bool {
-        self.probation.is_some()
-    }
-
-    /// The broker refuses what the generation on probation derived from an event: the event failed,
+    /// The broker refuses what a generation on probation derived from an event: the event failed,
     /// though its call did not. It does not settle, and what came behind it may not be written before
-    /// it: its partition stands, and is taken again by whoever is trusted. With it `handled` events were
-    /// counted that come again.
+    /// it: its partition stands, and is taken again by whoever is trusted; at once where another one
+    /// works by now. With it `handled` events were counted that come again.
     pub(super) fn await_judgement(
         &mut self,
         assignment: u64,
+        generation: &Generation,
         offset: u64,
         handled: u64,
         error: &PublishError,
     ) {
+        let now = Instant::now();
         let reason = format!(
             "what generation {} made of offset {offset} cannot be written: {error}; the generation is on \
              probation, and the partition waits for the judgement",
-            self.generation.number
+            generation.number
         );
         tracing::warn!(consumer = %self.settings().name, %reason, "a partition waits");
-        if let Some(probation) = &mut self.probation {
-            probation.counts.take_back(handled);
-            probation.complaint = Some(error.to_string());
-        }
         self.stand(assignment, None, reason);
         if let Some(partition) = self.partitions.get_mut(&assignment) {
             partition.awaits_judgement = true;
         }
-        self.judge(Instant::now());
+        match &mut self.probation {
+            Some(probation) if generation.number == self.generation.number => {
+                probation.counts.take_back(handled);
+                probation.complaint = Some(error.to_string());
+                self.judge(now);
+            }
+            _ => self.take_again(|partition| partition.awaits_judgement, now),
+        }
     }
 
     /// Counts what the generation on probation made of a call's events. Behind an event at which the
@@ -217,7 +218,9 @@ impl Runner {
         );
         let to = probation.before.number;
         // Shown before it is told: who is told looks.
-        self.take_over(probation.before, None, now);
+        if !mutation::is(Mutation::RolledBackInWord) {
+            self.take_over(probation.before, None, now);
+        }
         let _ = probation.tell.send(Ended::RolledBack { to, reason });
     }
 

@@ -224,7 +224,7 @@ impl Runner {
         self.follow_breaker(now);
         if matches!(self.state, State::Stopped(_) | State::Draining)
             || self.no_calls_until.is_some()
-            || self.paused
+            || self.paused && !mutation::is(Mutation::PauseIgnored)
             || self.positions.is_far_ahead()
         {
             return;

@@ -24,6 +24,7 @@ use super::guard::Witness;
 use super::runner::Runner;
 use super::work::Work;
 use crate::metrics::Outcome;
+use crate::mutation::{self, Mutation};
 use crate::plugin::{CallError, Instance};
 use crate::records::{RecordView, Records};
 
@@ -111,6 +112,9 @@ impl Runner {
         until: Instant,
         tell: oneshot::Sender<Told>,
     ) {
+        if mutation::is(Mutation::ShadowTakesOver) {
+            self.generation = generation.clone();
+        }
         self.shadow = Some(Shadow {
             generation,
             instance: None,

@@ -18,6 +18,7 @@ use super::partition::Partition;
 use super::probation::Ended;
 use super::runner::Runner;
 use super::status::State;
+use crate::mutation::{self, Mutation};
 use crate::plugin::Instance;
 
 /// How long the commit before partitions are taken again may take.
@@ -82,7 +83,7 @@ impl Runner {
     /// is committed.
     pub(super) fn take_again(&mut self, which: impl Fn(&Partition) -> bool, now: Instant) {
         for partition in self.partitions.values_mut() {
-            if which(partition) {
+            if which(partition) || mutation::is(Mutation::SwapTakesAgain) {
                 partition.halted_at = None;
                 partition.awaits_judgement = false;
                 partition.halted = Some("it is taken up again after a deploy".to_owned());

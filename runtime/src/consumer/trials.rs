@@ -138,13 +138,7 @@ impl Runner {
             "an event was in flight each time the process died; it is given up"
         );
         let answer = assemble::refused(&context, &work, Reason::Crash, error);
-        self.conclude(
-            id.assignment,
-            Some(id.slot),
-            work,
-            answer,
-            generation.number,
-        );
+        self.conclude(generation, id.assignment, Some(id.slot), work, answer);
         self.came_through(id.assignment, offset, now);
         self.consider(id, now);
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::assemble::Produced;
 use super::dead_letter::Reason;
+use super::generation::Generation;
 use super::work::Work;
 use crate::event::TopicPartition;
 use crate::metrics::Outcome;
@@ -12,11 +13,11 @@ use crate::records::Records;
 /// Derived events and dead letters, and the offsets that are settled once they are written.
 #[derive(Debug)]
 pub struct Unit {
+    /// By whose word.
+    pub generation: Arc<Generation>,
     pub partition: TopicPartition,
     /// Which assignment of the partition it belongs to: after a revoke it must not commit (I6).
     pub assignment: u64,
-    /// The number of the generation that made it.
-    pub generation: u64,
     pub records: Arc<Records>,
     pub settled: Vec<Settled>,
     /// Derived events by index of the output.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::replay::Origin;
 use crate::event::{Block, EventView};
+use crate::mutation::{self, Mutation};
 
 /// An event in a lane: where it lies, and what it has been through.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,20 @@ pub struct Item {
     pub attempt: u32,
     /// When its first attempt failed.
     pub failing_since: Option<Instant>,
+}
+
+impl Item {
+    /// The same event as if it had not been tried, for another version.
+    pub fn anew(self) -> Self {
+        if mutation::is(Mutation::AttemptsInherited) {
+            return self;
+        }
+        Self {
+            attempt: 1,
+            failing_since: None,
+            ..self
+        }
+    }
 }
 
 /// Consecutive events of one lane, for one call.

@@ -231,6 +231,7 @@ mod tests {
     use crate::broker::{Commit, CommitError};
     use crate::records::{NewRecord, Records};
 
+    use super::super::generation;
     use super::super::work::Work;
 
     /// Refuses whatever goes to the topic `missing`.
@@ -268,9 +269,9 @@ mod tests {
         let mut records = Records::new();
         records.push(&topic.into(), NewRecord::default());
         Unit {
+            generation: generation::tests::nobodys(),
             partition: TopicPartition::new("orders", assignment as u32),
             assignment,
-            generation: 1,
             records: Arc::new(records),
             settled: Vec::new(),
             produced: Vec::new(),

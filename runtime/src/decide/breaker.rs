@@ -145,12 +145,18 @@ impl Breaker {
         }
     }
 
-    /// Counts on from where another one was, which this one, closed, takes the place of.
-    pub fn succeeds(&mut self, before: &Self) {
-        self.transitions = before.transitions;
-        if before.phase() != Phase::Closed {
-            self.transitions[Phase::Closed as usize] += 1;
+    /// Counts on from there, in the place of another one.
+    pub fn counts_on(&mut self, transitions: [u64; 3]) {
+        self.transitions = transitions;
+    }
+
+    /// [`Self::transitions`], and one more where it is not closed and a closed one takes its place.
+    pub fn transitions_once_closed(&self) -> [u64; 3] {
+        let mut transitions = self.transitions;
+        if self.phase() != Phase::Closed {
+            transitions[Phase::Closed as usize] += 1;
         }
+        transitions
     }
 
     /// Where it stands, as of the last call.

@@ -8,6 +8,7 @@ use millstream::event::TopicPartition;
 use millstream::metrics::{Ledger, Outcome};
 
 use crate::plugin;
+use crate::rollout::Fleet;
 use crate::scenario::{HOPS, Scenario};
 use crate::trace::About;
 use crate::world::{Input, World, place, show};
@@ -66,7 +67,11 @@ const CRASH_DEATHS: usize = 3;
 /// run out of attempts, and again after a crash. Where the outage shows by traps, which count once an
 /// event, `consecutive` events less one may, and again after each that the plugin handles all the same.
 fn spared(world: &World, scenario: &Scenario) -> usize {
-    let outages = scenario.outages.len() + scenario.lives.len();
+    let mut outages = scenario.outages.len() + scenario.lives.len();
+    if !scenario.outages.is_empty() {
+        // Each version begins with a breaker that knows nothing, and may be taken back.
+        outages += 2 * scenario.deeds.len();
+    }
     let breaker = scenario.settings.circuit_breaker;
     let traps = scenario.outages.iter().any(|outage| outage.sign.is_slow());
     match breaker.filter(|_| traps) {
@@ -106,13 +111,17 @@ pub fn ends(world: &World, scenario: &Scenario, mended: bool) -> Wrong {
             let found = (derived.contains(&place), dead);
             let wanted = wanted(event, delivery, dead_letters);
             let once = delivery == Delivery::AtMostOnce;
-            let excused = world.gone.contains(&place)
+            let spoilt = world.spoilt.contains(&place);
+            let excused = spoilt
+                || world.gone.contains(&place)
                 || world.skipping.contains(&place)
                 || once && found == (false, None);
             let of_outage = ["retries-exhausted", "trap", "deadline"];
             let poison = plugin::is_poison(&event.value);
             let of_outage = dead.is_some_and(|dead| of_outage.contains(&dead));
-            let victim = found != wanted && (mended || !poison) && of_outage;
+            // What was given up for its own sake may come again, and out.
+            let its_own = poison && dead == plugin::reason(&event.value);
+            let victim = found != wanted && (mended || !poison) && of_outage && !its_own && !spoilt;
             let came_out = mended && poison && found.0;
             if victim && !once {
                 victims.push(About::event(partition, event.offset));
@@ -196,6 +205,18 @@ fn settled(ledger: &Ledger) -> [u64; 5] {
         Outcome::Abandoned,
     ]
     .map(|outcome| ledger.settled_as(outcome))
+}
+
+/// I9: what versions in shadow do is in no metric.
+pub fn shadows_count_for_nothing(ledger: &Ledger, fleet: &Fleet) -> Wrong {
+    let (counted, started) = (ledger.instantiations_ok, fleet.started);
+    match counted > started {
+        true => {
+            let text = format!("I9: {counted} instances are counted, and {started} were started");
+            vec![(About::All, text)]
+        }
+        false => Wrong::new(),
+    }
 }
 
 /// Whether a consumer that goes on had to stop for its dead letters; asked within the minute that

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::consumer::commands::Commander;
 use millstream::consumer::generation::Generation;
 use millstream::consumer::runner::{Parts, Runner};
 use millstream::consumer::status::{self, SharedStatus, State};
@@ -16,10 +15,12 @@ use tokio::time::Instant;
 
 use crate::checks::{self, Wrong};
 use crate::member::{self, Joining, Member};
-use crate::plugin::SimPlugin;
+use crate::plugin::{Caller, SimPlugin};
+use crate::rollout::{Desk, Fleet, SharedRollout};
 use crate::scenario::Scenario;
 use crate::trace::About;
-use crate::world::{SharedWorld, Wrote, place, show};
+use crate::world::{SharedWorld, place, show};
+use crate::written::Wrote;
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -34,7 +35,7 @@ pub struct Incarnation {
     member: Arc<Member>,
     status: SharedStatus,
     ledger: SharedLedger,
-    commander: Commander,
+    desk: Desk,
     drain: oneshot::Sender<Instant>,
     task: JoinHandle<anyhow::Result<()>>,
     begun: Instant,
@@ -49,19 +50,28 @@ impl Incarnation {
         world: &SharedWorld,
         scenario: &Scenario,
         plugin: &SimPlugin,
+        rollout: &SharedRollout,
         joining: Joining,
     ) -> Self {
         let life = joining.life;
+        let version = rollout.lock().trusted();
         world
             .lock()
             .trace
-            .note(About::All, || format!("life {life} begins"));
-        let (member, session) = member::join(world.clone(), joining);
+            .note(About::All, || format!("life {life} begins with {version}"));
+        let status = status::starting(version.number, version.digest().into());
+        let (member, session) = member::join(world.clone(), joining, status.clone());
         let metrics = Metrics::new();
-        let digest: Arc<str> = "sha256:00".into();
-        let status = status::starting(1, digest);
-        let plugin = Arc::new(plugin.for_life(life, world.clone(), status.clone()));
-        let generation = Arc::new(Generation::new(1, plugin, scenario.settings.clone()));
+        let fleet = Fleet::new(version);
+        let plugin = plugin.for_life(Caller {
+            life,
+            world: world.clone(),
+            status: status.clone(),
+            fleet: fleet.clone(),
+        });
+        let settings = scenario.settings.clone();
+        let first = Arc::new(plugin.of(version));
+        let generation = Arc::new(Generation::new(version.number, first, settings.clone()));
         let ledger = metrics.ledger(&scenario.settings.name);
         let runner = Runner::new(Parts {
             status: status.clone(),
@@ -78,7 +88,15 @@ impl Incarnation {
             member,
             status,
             ledger,
-            commander: runner.commander(),
+            desk: Desk {
+                rollout: rollout.clone(),
+                fleet,
+                world: world.clone(),
+                commander: runner.commander(),
+                plugin,
+                settings,
+                life,
+            },
             drain,
             task: tokio::spawn(runner.run(drained)),
             begun: Instant::now(),
@@ -90,7 +108,10 @@ impl Incarnation {
     /// Lets it work until then, looking at it all the while.
     pub async fn works_until(&mut self, until: Instant) {
         while Instant::now() < until {
-            tokio::time::sleep_until(until.min(Instant::now() + LOOK)).await;
+            let look = until.min(Instant::now() + LOOK);
+            let next = self.desk.due().unwrap_or(look).min(look);
+            tokio::time::sleep_until(next).await;
+            self.desk.work();
             self.look();
         }
     }
@@ -106,8 +127,12 @@ impl Incarnation {
         let mut wrong = {
             let ledger = self.ledger.lock();
             let settings = &self.scenario.settings;
-            let stops = checks::must_have_stopped(&ledger, settings, undeliverable);
+            let fleet = self.desk.fleet.lock();
+            // Another version is judged by what it does itself.
+            let stops =
+                !fleet.changed && checks::must_have_stopped(&ledger, settings, undeliverable);
             let mut wrong = checks::accounting(&ledger, settings, false);
+            wrong.extend(checks::shadows_count_for_nothing(&ledger, &fleet));
             let stopped = matches!(status.state, State::Stopped(_));
             if stops && !stopped && self.begun.elapsed() < MINUTE {
                 let text = "max_ratio: the consumer goes on with too many dead letters".to_owned();
@@ -148,7 +173,7 @@ impl Incarnation {
             world.trace.note(about, text);
         }
         let (commander, asked, world) = (
-            self.commander.clone(),
+            self.desk.commander.clone(),
             self.asked.clone(),
             self.world.clone(),
         );

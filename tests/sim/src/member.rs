@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use millstream::broker::{Commit, Session};
 use millstream::config::OnLostPosition;
+use millstream::consumer::status::SharedStatus;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
@@ -78,10 +79,12 @@ pub struct Member {
     poisoned: Mutex<bool>,
     /// Offsets that the consumer was told to have jumped over.
     pub(crate) jumped: Mutex<u64>,
+    /// What its consumer shows of itself.
+    pub(crate) status: SharedStatus,
 }
 
-/// A membership in `world`.
-pub fn join(world: SharedWorld, joining: Joining) -> (Arc<Member>, Session) {
+/// A membership in `world` of a consumer that shows this of itself.
+pub fn join(world: SharedWorld, joining: Joining, status: SharedStatus) -> (Arc<Member>, Session) {
     world.lock().life = joining.life;
     let member = Arc::new(Member {
         world,
@@ -97,6 +100,7 @@ pub fn join(world: SharedWorld, joining: Joining) -> (Arc<Member>, Session) {
         failing_until: Mutex::default(),
         poisoned: Mutex::default(),
         jumped: Mutex::default(),
+        status,
     });
     let session = Session {
         source: Box::new(SimSource::new(member.clone())),

@@ -1,20 +1,23 @@
-//! A plugin that does what the first byte of each event's value says.
+//! A plugin whose good versions do what the value of each event says, and what a run knows of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use millstream::consumer::status::SharedStatus;
-use millstream::decide::breaker::Phase;
-use millstream::plugin::{CallContext, CallError, Instance, Plugin, PluginInfo, StartError};
-use millstream_wire as wire;
+use millstream::plugin::{CallError, Instance, Plugin, PluginInfo, StartError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::instance::SimInstance;
+use crate::rollout::SharedFleet;
 use crate::trace::About;
+use crate::version::{Manner, Version};
 use crate::world::{SharedWorld, show};
+
+/// The header of a derived event that says which version made it.
+pub const VERSION: &str = "version";
 
 /// A command for an event: mostly forward.
 pub fn command(random: &mut fastrand::Rng) -> String {
@@ -91,28 +94,33 @@ pub struct Outage {
 
 /// What all instances share.
 #[derive(Default)]
-struct Shared {
-    attempts: Attempts,
-    outages: Mutex<Vec<Outage>>,
+pub(crate) struct Shared {
+    pub(crate) attempts: Attempts,
+    pub(crate) outages: Mutex<Vec<Outage>>,
     /// From when on it handles what it failed at before.
-    mended: AtomicBool,
-    seen: Mutex<BTreeMap<(u32, u64), u32>>,
+    pub(crate) mended: AtomicBool,
+    pub(crate) seen: Mutex<BTreeMap<(u32, u64), u32>>,
 }
 
-/// The plugin under test, as one life of the consumer has it.
+/// A version of the plugin under test, as one life of the consumer has it.
+#[derive(Clone)]
 pub struct SimPlugin {
     info: PluginInfo,
     shared: Arc<Shared>,
     seed: u64,
+    version: Version,
+    /// Whether nothing follows from what it says.
+    shadow: bool,
     caller: Option<Caller>,
 }
 
 /// Who calls.
 #[derive(Clone)]
-struct Caller {
-    life: u64,
-    world: SharedWorld,
-    status: SharedStatus,
+pub struct Caller {
+    pub life: u64,
+    pub world: SharedWorld,
+    pub status: SharedStatus,
+    pub fleet: SharedFleet,
 }
 
 impl SimPlugin {
@@ -120,28 +128,43 @@ impl SimPlugin {
     pub fn new(seed: u64) -> Self {
         Self {
             info: PluginInfo {
-                digest: "sha256:00".into(),
+                digest: Version::FIRST.digest().into(),
                 contract: "0.1.0".into(),
                 size: 1,
             },
             shared: Arc::default(),
             seed,
+            version: Version::FIRST,
+            shadow: false,
             caller: None,
         }
     }
 
     /// The same one, called by this life of the consumer. Checks that it makes no call while its
-    /// breaker is open (I7), and none for what an operator skipped.
-    pub fn for_life(&self, life: u64, world: SharedWorld, status: SharedStatus) -> Self {
+    /// breaker is open (I7), none for what an operator skipped, none while it is paused, and none of
+    /// a version after another one took over (I9).
+    pub fn for_life(&self, caller: Caller) -> Self {
         Self {
-            info: self.info.clone(),
-            shared: self.shared.clone(),
-            seed: self.seed ^ life,
-            caller: Some(Caller {
-                life,
-                world,
-                status,
-            }),
+            seed: self.seed ^ caller.life,
+            caller: Some(caller),
+            ..self.clone()
+        }
+    }
+
+    /// Another version of it.
+    pub fn of(&self, version: Version) -> Self {
+        let mut plugin = self.clone();
+        plugin.info.digest = version.digest().into();
+        plugin.seed ^= (version.number - Version::FIRST.number) << 32;
+        plugin.version = version;
+        plugin
+    }
+
+    /// Another version of it, from whose calls nothing may follow.
+    pub fn in_shadow_of(&self, version: Version) -> Self {
+        Self {
+            shadow: true,
+            ..self.of(version)
         }
     }
 
@@ -170,9 +193,24 @@ impl SimPlugin {
 
 impl Plugin for SimPlugin {
     fn instantiate(&self) -> BoxFuture<'_, Result<Box<dyn Instance>, StartError>> {
+        let mended = self.shared.mended.load(Ordering::Relaxed);
+        if let Manner::NeverStarts { misconfigured } = self.version.manner
+            && !mended
+        {
+            let error = match misconfigured {
+                true => StartError::Misconfigured("no such table".to_owned()),
+                false => StartError::Failed(CallError::Trap("unreachable".to_owned())),
+            };
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        if let Some(caller) = self.caller.as_ref().filter(|_| !self.shadow) {
+            caller.fleet.lock().started += 1;
+        }
         let instance = SimInstance {
             shared: self.shared.clone(),
             random: fastrand::Rng::with_seed(self.seed),
+            version: self.version,
+            shadow: self.shadow,
             caller: self.caller.clone(),
         };
         Box::pin(async move { Ok(Box::new(instance) as Box<dyn Instance>) })
@@ -181,210 +219,4 @@ impl Plugin for SimPlugin {
     fn info(&self) -> &PluginInfo {
         &self.info
     }
-}
-
-struct SimInstance {
-    shared: Arc<Shared>,
-    random: fastrand::Rng,
-    caller: Option<Caller>,
-}
-
-impl Instance for SimInstance {
-    fn process<'a>(
-        &'a mut self,
-        batch: wire::Batch<'a>,
-        context: &'a CallContext,
-    ) -> BoxFuture<'a, Result<wire::Checked, CallError>> {
-        Box::pin(async move {
-            self.check_call(&batch);
-            tokio::time::sleep(Duration::from_micros(self.random.u64(0..3_000))).await;
-            let answered = self.answer(&batch, context).await;
-            self.note_answer(&batch, &answered);
-            let handled = match &answered {
-                Ok(outcome) => outcome.handled as usize,
-                // Whatever it did to any of them it may have done.
-                Err(_) => batch.events.len(),
-            };
-            self.see(&batch.events[..handled.min(batch.events.len())]);
-            let outcome = answered?;
-            let limits = wire::Limits {
-                outputs: 10_000,
-                output_bytes: 1 << 24,
-                headers: 64,
-            };
-            wire::check(&batch, outcome, 1, &limits)
-                .map_err(|error| CallError::Invalid(error.to_string()))
-        })
-    }
-
-    fn memory_bytes(&self) -> u64 {
-        1
-    }
-}
-
-impl SimInstance {
-    /// Remembers what the plugin has had in its hands.
-    fn see(&self, events: &[wire::Event]) {
-        let mut seen = self.shared.seen.lock();
-        for event in events {
-            *seen.entry((event.partition, event.offset)).or_default() += 1;
-        }
-    }
-
-    /// A call that was let through at the very instant of the breaker's opening was let through
-    /// before it. At most once, what is claimed while it was closed is called whatever became of it:
-    /// it would be lost.
-    fn check_call(&self, batch: &wire::Batch<'_>) {
-        let Some(caller) = &self.caller else {
-            return;
-        };
-        let (breaker, now) = (caller.status.lock().breaker.clone(), Instant::now());
-        let world = &mut *caller.world.lock();
-        let (life, events, about) = (caller.life, batch.events.len(), about(batch));
-        world
-            .trace
-            .note(about, || format!("called: {}, life {life}", range(batch)));
-        let wrong = match breaker.phase {
-            Phase::Open => breaker.since < now,
-            Phase::HalfOpen => breaker.since < now && events > 1,
-            Phase::Closed => false,
-        };
-        if wrong && !world.claims {
-            let phase = breaker.phase.name();
-            let text = format!("I7: a call with {events} events while the breaker is {phase}");
-            world.trace.violate(about, text);
-        }
-        for event in batch.events {
-            let place = (event.partition, event.offset);
-            if life == world.life && world.skipped.contains(&place) {
-                let text = format!("skip: {} comes again", show(place.0, place.1));
-                world.trace.violate(About::event(place.0, place.1), text);
-            }
-        }
-    }
-
-    fn note_answer(&self, batch: &wire::Batch<'_>, answered: &Result<wire::Outcome, CallError>) {
-        let Some(caller) = &self.caller else {
-            return;
-        };
-        let life = caller.life;
-        caller.world.lock().trace.note(about(batch), || {
-            let what = match answered {
-                Ok(outcome) => {
-                    let (outputs, failures) = (outcome.outputs.len(), outcome.failures.len());
-                    let handled = outcome.handled;
-                    format!("{handled} handled, {outputs} derived, {failures} failed")
-                }
-                Err(error) => error.to_string(),
-            };
-            format!("answered: {}: {what}, life {life}", range(batch))
-        });
-    }
-
-    async fn answer(
-        &mut self,
-        batch: &wire::Batch<'_>,
-        context: &CallContext,
-    ) -> Result<wire::Outcome, CallError> {
-        let mut outcome = wire::Outcome::default();
-        // Now and then it answers less than it was asked, as a plugin short of time does.
-        let patience = match self.random.f64() < 0.1 {
-            true => self.random.usize(1..=batch.events.len()),
-            false => batch.events.len(),
-        };
-        for (index, event) in batch.events.iter().take(patience).enumerate() {
-            let value = event.value.of(batch.data).unwrap_or_default();
-            let mut value = std::str::from_utf8(value).unwrap_or_default();
-            if self.shared.mended.load(Ordering::Relaxed) && is_poison(value) {
-                value = "forward";
-            }
-            let index = index as u32;
-            match value {
-                "trap" => return Err(CallError::Trap("unreachable".to_owned())),
-                "hang" => {
-                    tokio::time::sleep(context.deadline).await;
-                    return Err(CallError::Deadline(context.deadline));
-                }
-                "garbage" => outcome.outputs.push(wire::Output {
-                    source: u32::MAX - 1,
-                    ..wire::Output::default()
-                }),
-                "drop" => {}
-                "reject" => fail(&mut outcome, index, wire::REMEDY_REJECT),
-                _ => match self.pending(value, event) {
-                    Some(Sign::Trap) => return Err(CallError::Trap("unreachable".to_owned())),
-                    Some(Sign::Hang) => {
-                        tokio::time::sleep(context.deadline).await;
-                        return Err(CallError::Deadline(context.deadline));
-                    }
-                    Some(Sign::Unavailable) => {
-                        fail(&mut outcome, index, wire::REMEDY_UNAVAILABLE);
-                        return Ok(outcome);
-                    }
-                    Some(Sign::Retry) => {
-                        fail(&mut outcome, index, wire::REMEDY_RETRY);
-                        if batch.bits & wire::BATCH_IN_ORDER != 0 {
-                            outcome.handled += 1;
-                            return Ok(outcome);
-                        }
-                    }
-                    None => outcome.outputs.push(wire::Output {
-                        source: index,
-                        ..wire::Output::default()
-                    }),
-                },
-            }
-            outcome.handled += 1;
-        }
-        Ok(outcome)
-    }
-
-    /// How an event fails that will not always.
-    fn pending(&self, value: &str, event: &wire::Event) -> Option<Sign> {
-        let now = Instant::now();
-        let outages = self.shared.outages.lock();
-        let mut outages = outages.iter();
-        if let Some(outage) = outages.find(|outage| outage.from <= now && now < outage.until) {
-            return Some(outage.sign);
-        }
-        let (sign, times) = match value.strip_prefix('~') {
-            Some(times) => (Sign::Retry, times),
-            None => (Sign::Unavailable, value.strip_prefix("unavailable")?),
-        };
-        let mut attempts = self.shared.attempts.lock();
-        let attempt = attempts.entry((event.partition, event.offset)).or_default();
-        *attempt += 1;
-        let fails = times.parse().is_ok_and(|times: u32| *attempt <= times);
-        fails.then_some(sign)
-    }
-}
-
-/// The events of a batch, which are of one partition.
-fn about(batch: &wire::Batch<'_>) -> About {
-    let ends = batch.events.first().zip(batch.events.last());
-    ends.map_or(About::All, |(first, last)| {
-        About::Events(first.partition, first.offset, last.offset)
-    })
-}
-
-fn range(batch: &wire::Batch<'_>) -> String {
-    let ends = batch.events.first().zip(batch.events.last());
-    ends.map_or(String::new(), |(first, last)| match batch.events.len() {
-        1 => show(first.partition, first.offset),
-        events => format!(
-            "{events} events from {} to {}",
-            show(first.partition, first.offset),
-            last.offset
-        ),
-    })
-}
-
-fn fail(outcome: &mut wire::Outcome, event: u32, remedy: u32) {
-    outcome.failures.push(wire::Failure {
-        event,
-        remedy,
-        // Now its own time, now the runtime's.
-        after_ms: event % 3 * 5,
-        ..wire::Failure::default()
-    });
 }

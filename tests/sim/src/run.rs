@@ -13,6 +13,7 @@ use crate::checks;
 use crate::incarnation::Incarnation;
 use crate::member::{Hostility, Joining};
 use crate::plugin::SimPlugin;
+use crate::rollout::{Rollout, SharedRollout};
 use crate::scenario::{End, HOPS, Scenario};
 use crate::trace::{About, Trace};
 use crate::world::{SharedWorld, World, place};
@@ -23,6 +24,8 @@ const LIVENESS: Duration = Duration::from_secs(300);
 const CALM_AFTER: Duration = Duration::from_secs(20);
 /// They are looked at for so long; then the plugin is mended.
 const STANDS_FOR: Duration = Duration::from_secs(10);
+/// Tells the dice of deploys from the others.
+const DEPLOYS: u64 = 0xde91_0175;
 /// Violations that a report shows.
 const SHOWN: usize = 5;
 
@@ -95,7 +98,9 @@ fn verdict(seed: u64, keeps_trace: bool) -> Verdict {
 async fn simulate(seed: u64, keeps_trace: bool) -> Verdict {
     let mut random = fastrand::Rng::with_seed(seed);
     let trace = Trace::new(keeps_trace);
-    let scenario = Scenario::choose(&mut random);
+    // With dice of their own: what else a seed chooses is the same with deploys and without.
+    let mut deploys = fastrand::Rng::with_seed(seed ^ DEPLOYS);
+    let scenario = Scenario::choose(&mut random).with_deeds(&mut deploys);
     let world = World::new(&mut random, scenario.partitions, scenario.events, trace);
     let world: SharedWorld = Arc::new(Mutex::new(world));
     let delivery = scenario.settings.delivery;
@@ -112,6 +117,7 @@ async fn simulate(seed: u64, keeps_trace: bool) -> Verdict {
     }
     let mut run = Run {
         plugin: SimPlugin::new(random.u64(..)),
+        rollout: Rollout::new(scenario.deeds.clone()),
         world,
         scenario,
         random,
@@ -132,6 +138,7 @@ async fn simulate(seed: u64, keeps_trace: bool) -> Verdict {
 
 struct Run {
     plugin: SimPlugin,
+    rollout: SharedRollout,
     world: SharedWorld,
     scenario: Scenario,
     random: fastrand::Rng,
@@ -150,7 +157,8 @@ impl Run {
             on_lost: self.scenario.settings.on_lost_position,
             most: self.scenario.most(),
         };
-        Incarnation::start(&self.world, &self.scenario, &self.plugin, joining)
+        let (world, rollout) = (&self.world, &self.rollout);
+        Incarnation::start(world, &self.scenario, &self.plugin, rollout, joining)
     }
 
     async fn hostile_lives(&mut self) {
@@ -183,6 +191,7 @@ impl Run {
         let mut before = None;
         while !self.is_over(begun) {
             self.reset_positions();
+            self.world.lock().calm_down(self.life + 1);
             let mut consumer = self.start(Hostility::default(), false);
             while !self.is_over(begun) && !consumer.wants_help() {
                 let now = Instant::now();
@@ -222,6 +231,7 @@ impl Run {
         self.mended = true;
         self.plugin.mend();
         let mut world = self.world.lock();
+        world.versions.mend();
         world
             .trace
             .note(About::All, || "the plugin is mended".to_owned());

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::member::Hostility;
 use crate::plugin::{Outage, Sign};
+use crate::rollout::{self, Deed};
 use crate::world::{DEAD, INPUT, OUTPUT};
 
 /// Through how many consumers an event may come where a topology feeds itself.
@@ -59,6 +60,8 @@ pub struct Scenario {
     pub feeds_back: bool,
     /// Whether retention is short.
     pub loses: bool,
+    /// Deploys and the like, in order.
+    pub deeds: Vec<Deed>,
 }
 
 impl fmt::Display for Scenario {
@@ -86,6 +89,9 @@ impl fmt::Display for Scenario {
             if is {
                 write!(to, "; {what}")?;
             }
+        }
+        for deed in &self.deeds {
+            write!(to, "; {deed}")?;
         }
         Ok(())
     }
@@ -131,7 +137,19 @@ impl Scenario {
             outages,
             feeds_back,
             loses,
+            deeds: Vec::new(),
         }
+    }
+
+    /// Chooses deploys too, for every other scenario.
+    pub fn with_deeds(mut self, random: &mut fastrand::Rng) -> Self {
+        if random.bool() {
+            self.deeds = rollout::choose(random);
+            if self.deeds.iter().any(Deed::takes_breaker) {
+                self.outages.clear();
+            }
+        }
+        self
     }
 
     /// The most events in a block. By the budget, a third of the scenarios has blocks that may not

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use crate::member::{Member, Standing};
 use crate::plugin;
 use crate::transactor::{self, Job};
-use crate::world::{DEAD, World, source_of};
+use crate::world::{DEAD, World};
+use crate::written::{made_by, source_of};
 
 pub(crate) struct SimSink {
     member: Arc<Member>,
@@ -31,8 +32,15 @@ impl SimSink {
 /// The first record that the broker does not take, whenever it is sent.
 pub(crate) fn refused(world: &World, records: &Records) -> Option<PublishError> {
     let index = records.iter().position(|record| {
-        let value = source_of(&record).and_then(|(p, offset)| world.value(p, offset));
-        &**record.topic() != DEAD && value.is_some_and(plugin::is_unwanted)
+        let unwanted = |place: (u32, u64)| {
+            let value = world.value(place.0, place.1)?;
+            let value = match made_by(&record) {
+                Some(number) => world.versions.makes_of(number, place, value),
+                None => value,
+            };
+            Some(plugin::is_unwanted(value))
+        };
+        &**record.topic() != DEAD && source_of(&record).and_then(unwanted) == Some(true)
     })?;
     Some(PublishError::Event {
         index,

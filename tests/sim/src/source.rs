@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use millstream::broker::{Assignment, Control, Source, SourceEvent};
 use millstream::config::OnLostPosition;
+use millstream::consumer::status::State;
 use millstream::event::TopicPartition;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -264,7 +265,20 @@ impl Control for SimControl {
         }
     }
 
+    /// I9: only what stands still is taken again, whoever takes over.
     fn retake(&self, partitions: &[TopicPartition]) {
+        let status = self.0.status.lock();
+        let stopped = matches!(status.state, State::Stopped(_));
+        let mut world = self.0.world.lock();
+        for name in partitions {
+            let shown = status.partitions.get(name);
+            let stands = shown.is_none_or(|shown| shown.halted.is_some());
+            world.retakes(name.partition, self.0.life());
+            if !stands && !stopped {
+                let text = format!("I9: {name} is given up though it goes on");
+                world.trace.violate(About::Partition(name.partition), text);
+            }
+        }
         let numbers = partitions.iter().map(|partition| partition.partition);
         self.0.retaken.lock().extend(numbers);
     }

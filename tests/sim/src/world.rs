@@ -6,12 +6,13 @@ use std::sync::Arc;
 use millstream::broker::Commit;
 use millstream::decide::offsets::Progress;
 use millstream::event::{Block, BlockBuilder, NewEvent, TopicPartition};
-use millstream::records::{RecordView, Records};
 use parking_lot::Mutex;
 
 use crate::coordinator::Coordinator;
 use crate::plugin;
 use crate::trace::{About, Trace};
+use crate::version::Versions;
+use crate::written::Wrote;
 
 /// The topic that is consumed.
 pub const INPUT: &str = "input";
@@ -35,17 +36,6 @@ pub struct Input {
     pub hops: u32,
 }
 
-/// A record that was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrote {
-    /// Where its source lies.
-    pub partition: u32,
-    pub offset: u64,
-    pub key: Option<String>,
-    /// `millstream-dlq-reason`, for dead letters.
-    pub reason: Option<String>,
-}
-
 /// The durable part of the simulation, and the checks of what is done to it.
 #[derive(Debug)]
 pub struct World {
@@ -58,7 +48,7 @@ pub struct World {
     pub derived: Vec<Wrote>,
     pub dead: Vec<Wrote>,
     /// Sources of everything that was written.
-    written: BTreeSet<(u32, u64)>,
+    pub(crate) written: BTreeSet<(u32, u64)>,
     pub committed: BTreeMap<TopicPartition, Progress>,
     /// Which incarnation and assignment may commit a partition.
     pub owners: BTreeMap<u32, u64>,
@@ -76,6 +66,14 @@ pub struct World {
     pub life: u64,
     /// Whether nothing may be written twice (at most once, exactly once).
     pub once: bool,
+    /// The life in which nothing fails but the plugin.
+    pub calm: u64,
+    /// What that life wrote: the events, and partitions that it took again.
+    pub(crate) calm_writes: BTreeSet<(u32, u64)>,
+    pub(crate) retaken: BTreeSet<u32>,
+    pub versions: Versions,
+    /// Dead letters of versions that were trusted and should not have been.
+    pub spoilt: BTreeSet<(u32, u64)>,
     /// With a topology that feeds itself: the most events that its input may grow to.
     pub most_events: usize,
 }
@@ -103,6 +101,11 @@ impl World {
             claims: false,
             life: 0,
             once: false,
+            calm: 0,
+            calm_writes: BTreeSet::new(),
+            retaken: BTreeSet::new(),
+            versions: Versions::default(),
+            spoilt: BTreeSet::new(),
             most_events: usize::MAX,
         };
         for partition in 0..partitions {
@@ -179,90 +182,24 @@ impl World {
             .extend(gone.map(|event| (partition, event.offset)));
     }
 
-    /// Appends the first `count` records of a consumer's `life`.
-    ///
-    /// A request on its way outlives its sender. Where events are claimed before they are processed,
-    /// the next life does not write them again, so that a late one may come behind newer ones; then
-    /// requests end with their life.
-    pub fn append(&mut self, records: &Records, count: usize, life: u64) {
-        if self.claims && life != self.life {
-            return;
-        }
-        for record in records.iter().take(count) {
-            self.append_one(&record, life);
-        }
+    /// A life begins in which nothing fails but the plugin.
+    pub fn calm_down(&mut self, life: u64) {
+        self.calm = life;
+        self.calm_writes.clear();
+        self.retaken.clear();
     }
 
-    fn append_one(&mut self, record: &RecordView<'_>, life: u64) {
-        let dead = &**record.topic() == DEAD;
-        let Some((partition, offset)) = source_of(record) else {
-            let text = "a record does not say where it comes from".to_owned();
-            self.trace.violate(About::All, text);
-            return;
-        };
-        let about = About::event(partition, offset);
-        let reason = header(record, "millstream-dlq-reason");
-        self.trace.note(about, || {
-            let what = match &reason {
-                Some(reason) => format!("dead letter ({reason})"),
-                None => "derived event".to_owned(),
-            };
-            format!(
-                "written: {what} of {}, life {life}",
-                show(partition, offset)
-            )
-        });
-        let again = !self.written.insert((partition, offset));
-        // At most once claims what it calls the plugin for; what is refused before is not called.
-        let uncalled = self.claims && reason.as_deref() == Some("hops");
-        if self.once && again && !uncalled {
-            let text = format!("I2: {} is written twice", show(partition, offset));
-            self.trace.violate(about, text);
+    /// A life takes a partition again: what it had settled and not committed comes again.
+    pub fn retakes(&mut self, partition: u32, life: u64) {
+        if life == self.calm {
+            self.retaken.insert(partition);
         }
-        let key = record
-            .key()
-            .map(|key| String::from_utf8_lossy(key).into_owned());
-        if &**record.topic() == INPUT {
-            self.feed(record, offset);
-        }
-        let log = if dead {
-            &mut self.dead
-        } else {
-            &mut self.derived
-        };
-        log.push(Wrote {
-            partition,
-            offset,
-            key,
-            reason,
-        });
     }
 
     /// A member gives a partition up; someone else may have it already.
     pub fn disown(&mut self, partition: u32, assignment: Option<u64>) {
         if assignment.is_some() && self.owners.get(&partition).copied() == assignment {
             self.owners.remove(&partition);
-        }
-    }
-
-    /// A derived event that is read again.
-    fn feed(&mut self, record: &RecordView<'_>, turn: u64) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let partition = turn as usize % self.input.len();
-        let offset = self.ends[partition];
-        self.input[partition].push(Input {
-            offset,
-            key: record.key().map(text),
-            value: record.value().map(text).unwrap_or_default(),
-            hops: header(record, "millstream-hops")
-                .and_then(|hops| hops.parse().ok())
-                .unwrap_or(0),
-        });
-        // A marker of its transaction follows.
-        self.ends[partition] = offset + 2;
-        if self.input.iter().map(Vec::len).sum::<usize>() == self.most_events {
-            let text = "storm: a topology that feeds itself does not end".to_owned();
-            self.trace.violate(About::All, text);
         }
     }
 
@@ -325,24 +262,4 @@ impl World {
 /// As an operator would name an event.
 pub fn show(partition: u32, offset: u64) -> String {
     format!("{INPUT}/{partition}@{offset}")
-}
-
-/// Where the event lies that a record follows from.
-pub fn source_of(record: &RecordView<'_>) -> Option<(u32, u64)> {
-    let (partition, offset) = if &**record.topic() == DEAD {
-        header(record, "millstream-dlq-partition").zip(header(record, "millstream-dlq-offset"))?
-    } else {
-        let source = header(record, "millstream-source")?;
-        let mut parts = source.split('/').skip(1).map(str::to_owned);
-        parts.next().zip(parts.next())?
-    };
-    partition.parse().ok().zip(offset.parse().ok())
-}
-
-fn header(record: &RecordView<'_>, name: &str) -> Option<String> {
-    record
-        .headers()
-        .find(|(found, _)| *found == name.as_bytes())
-        .and_then(|(_, value)| value)
-        .map(|value| String::from_utf8_lossy(value).into_owned())
 }

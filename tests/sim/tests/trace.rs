@@ -9,7 +9,7 @@ use millstream_sim::trace::MOST_LINES;
 /// The first seed that shows the bug, and its report.
 fn failing(mutation: Mutation) -> (u64, String) {
     mutation::with(mutation, || {
-        match (0..100).find(|seed| !run(*seed).is_empty()) {
+        match (0..300).find(|seed| !run(*seed).is_empty()) {
             Some(seed) => (seed, report(seed)),
             None => panic!("no seed shows the bug"),
         }
@@ -46,6 +46,31 @@ fn a_failing_seed_tells_what_happened_and_tells_it_again() {
     for _ in 0..3 {
         let again = mutation::with(Mutation::PositionOneTooHigh, || report(seed));
         assert_eq!(again, told);
+    }
+}
+
+/// Without the versions' names nobody could tell by whose word an event was called or given up.
+#[test]
+fn the_report_of_a_deploy_that_goes_wrong_names_its_versions() {
+    let (_, told) = failing(Mutation::ProbationGivesUp);
+    let (head, lines) = told
+        .split_once("What concerns the first of it:\n")
+        .expect("there is a trace");
+    assert!(head.contains("; deploy of "), "{told}");
+    let wrong = head.lines().nth(1).expect("something is wrong");
+    // `I9: version NUMBER gives EVENT up (REASON) on probation`
+    let words: Vec<_> = wrong.split_whitespace().collect();
+    let ["I9:", "version", number, "gives", event, "up", ..] = words[..] else {
+        panic!("another bug than was put in: {wrong}");
+    };
+    let steps = [
+        format!("deploy of version {number} "),
+        format!("deployed: version {number} "),
+        format!("called: version {number} with "),
+        format!("of {event}, life "),
+    ];
+    for step in steps {
+        assert!(lines.contains(&step), "no `{step}`:\n{told}");
     }
 }
 
