@@ -186,6 +186,13 @@ impl Rollout {
         self.trusted
     }
 
+    /// A version that was saved earlier may pass its probation later.
+    fn trust(&mut self, version: Version) {
+        if version.number > self.trusted.number {
+            self.trusted = version;
+        }
+    }
+
     fn due(&self) -> Option<Instant> {
         Some(self.begun + self.deeds.front()?.at)
     }
@@ -311,6 +318,10 @@ impl Desk {
         self.note(|| format!("deploy of {version}, probation {probation:?}"));
         let proves_itself = !probation.is_zero();
         self.world.lock().versions.deployed(version, proves_itself);
+        if !proves_itself {
+            // A life that ends before it takes the version leaves it to the next one: it is saved.
+            self.rollout.lock().trust(version);
+        }
         let plugin = Arc::new(self.plugin.of(version));
         let first = match version.number % 2 {
             0 => plugin.instantiate().await.ok(),
@@ -322,14 +333,11 @@ impl Desk {
         };
         self.fleet.lock().take_over(version.number);
         self.note(|| format!("deployed: {version} takes over"));
-        if !proves_itself {
-            self.rollout.lock().trusted = version;
-        }
         match told.await {
             Ok(Ended::Passed) => {
                 self.note(|| format!("deploy: {version} is trusted"));
                 self.world.lock().versions.trusted(version);
-                self.rollout.lock().trusted = version;
+                self.rollout.lock().trust(version);
             }
             Ok(Ended::RolledBack { to, reason }) => {
                 self.note(|| {
