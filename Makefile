@@ -18,6 +18,8 @@ PLUGINS := $(foreach manifest,$(PLUGIN_MANIFESTS),-p $(shell sed -n '/^name *=/{
 EVENTS ?= 2000000
 RUNS ?= 3
 RECORD ?=
+# Deploys under load on each broker and guarantee: `make deploys DEPLOYS=20`.
+DEPLOYS ?= 100
 # Seeds of the simulation: `make sim SEEDS=100000`.
 SEEDS ?= 20000
 # Executions of each target that is fuzzed: `make fuzz EXECUTIONS=100000`.
@@ -30,7 +32,7 @@ DELIVERY ?=
 # How long a soak lasts: `make soak MINUTES=5`.
 MINUTES ?= 30
 
-.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench clean
+.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench deploys wall clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -94,6 +96,16 @@ soak: plugins ## many minutes of order lines and trouble: does anything grow? (M
 bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench
 	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --runs $(RUNS) $(if $(RECORD),--record $(RECORD))
+
+deploys: plugins ## what a deploy each second costs the events that flow, on both brokers (DEPLOYS=)
+	$(CARGO) build --release -p millstream -p millstream-bench
+	$(TARGET_DIR)/release/millstream-bench deploys --deploys $(DEPLOYS)
+
+wall: plugins ## what the sandbox costs, and what plugins that misbehave cost their neighbours
+	$(CARGO) build --release -p millstream -p millstream-bench
+	$(TARGET_DIR)/release/millstream-bench spinning
+	$(CARGO) run --release -p millstream-sandbox-tests --example neighbours
+	$(CARGO) run --release -p millstream-sandbox-tests --example wall
 
 clean: ## remove all that was built
 	$(CARGO) clean

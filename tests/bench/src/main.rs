@@ -10,11 +10,13 @@ mod bid;
 mod bound;
 mod contender;
 mod deliveries;
+mod deploys;
 mod latency;
 mod librdkafka;
 mod measure;
 mod query;
 mod report;
+mod spinning;
 mod topics;
 
 use std::process::ExitCode;
@@ -70,12 +72,16 @@ enum Command {
     /// The bare loop itself; the comparison starts it as a process of its own.
     #[command(hide = true)]
     Bound(bound::Task),
+    Deploys(deploys::Arguments),
+    Spinning(spinning::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match (&arguments.command, arguments.latency) {
         (Some(Command::Bound(task)), _) => bound::run(task),
+        (Some(Command::Deploys(arguments)), _) => deploys::run(arguments),
+        (Some(Command::Spinning(arguments)), _) => spinning::run(arguments),
         (None, Some(rate)) => delays(&arguments, rate),
         (None, None) => compare(&arguments),
     };
