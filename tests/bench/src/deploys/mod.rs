@@ -112,6 +112,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn play(arguments: &Arguments, ground: Ground, delivery: Delivery) -> Result<Course> {
     let mut stage = Stage::start(ground, delivery)?;
+    // From the beginning, so that it has caught up when delays count.
+    let watcher = Watcher::start(stage.way())?;
     let most = most(&mut stage)?;
     let mut fed = BACKLOG;
     let mut rate = arguments.rate.unwrap_or(most / 2.0);
@@ -119,7 +121,6 @@ fn play(arguments: &Arguments, ground: Ground, delivery: Delivery) -> Result<Cou
         "{ground:?}, {}: {most:.0} events/s at most",
         delivery.name()
     );
-    let watcher = Watcher::start(stage.way())?;
 
     // Half of the most by a full topic may be more than can be fed and read beside it.
     let (feeder, before) = loop {
