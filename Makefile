@@ -18,6 +18,8 @@ PLUGINS := $(foreach manifest,$(PLUGIN_MANIFESTS),-p $(shell sed -n '/^name *=/{
 EVENTS ?= 2000000
 RUNS ?= 3
 RECORD ?=
+# Deploys under load on each broker and guarantee: `make deploys DEPLOYS=20`.
+DEPLOYS ?= 100
 # Seeds of the simulation: `make sim SEEDS=100000`.
 SEEDS ?= 20000
 # Executions of each target that is fuzzed: `make fuzz EXECUTIONS=100000`.
@@ -30,7 +32,7 @@ DELIVERY ?=
 # How long a soak lasts: `make soak MINUTES=5`.
 MINUTES ?= 30
 
-.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench profile clean
+.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench profile deploys wall clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -98,6 +100,16 @@ bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=
 profile: plugins ## where the time of an event goes: tables, and flame graphs in target/profile (EVENTS=)
 	$(CARGO) build --release -p millstream -p millstream-bench
 	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --contenders millstream,exactly-once --profile $(TARGET_DIR)/profile
+
+deploys: plugins ## what a deploy each second costs the events that flow, on both brokers (DEPLOYS=)
+	$(CARGO) build --release -p millstream -p millstream-bench
+	$(TARGET_DIR)/release/millstream-bench deploys --deploys $(DEPLOYS)
+
+wall: plugins ## what the sandbox costs, and what plugins that misbehave cost their neighbours
+	$(CARGO) build --release -p millstream -p millstream-bench
+	$(TARGET_DIR)/release/millstream-bench spinning
+	$(CARGO) run --release -p millstream-sandbox-tests --example neighbours
+	$(CARGO) run --release -p millstream-sandbox-tests --example wall
 
 clean: ## remove all that was built
 	$(CARGO) clean

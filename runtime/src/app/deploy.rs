@@ -4,7 +4,7 @@
 //! component ─▶ compiled (or from the cache) ─▶ an instance tried ─▶ membership ─▶ runner's task
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,9 +134,12 @@ pub async fn keep(book: &DeployBook, version: Version) {
     }
 }
 
-/// Shows what was done by hand in the metrics and to who asks over HTTP.
-pub fn show_overrides(book: &DeployBook, surroundings: &Surroundings) {
-    for (name, overrides) in book.all() {
+/// Shows what was done by hand to the consumers of a configuration, in the metrics and to who asks over
+/// HTTP. The book remembers more: those that were removed.
+pub fn show_overrides(book: &DeployBook, config: &config::Config, surroundings: &Surroundings) {
+    let consumers = config.consumers.iter().filter(|one| one.enabled);
+    let names: BTreeSet<&str> = consumers.map(|one| &*one.name).collect();
+    for (name, overrides) in book.all().filter(|(name, _)| names.contains(name.as_str())) {
         let mut kinds: Vec<String> = Vec::new();
         kinds.extend(overrides.pinned().map(|(_, cause)| cause.to_string()));
         kinds.extend(overrides.paused.then(|| "pause".to_owned()));
@@ -414,18 +417,6 @@ impl Running {
         Ok(())
     }
 
-    /// Drains a consumer until `deadline`, waits for it, and forgets its figures.
-    ///
-    /// # Errors
-    /// As [`Self::stop`].
-    pub async fn remove(&mut self, name: &str, deadline: Instant) -> anyhow::Result<()> {
-        self.stop(name, deadline).await?;
-        let Surroundings { host, metrics, .. } = &self.surroundings;
-        metrics.forget(name);
-        host.hooks().custom_metrics.remove(name);
-        Ok(())
-    }
-
     /// Drains a consumer until `deadline`, and waits for it.
     ///
     /// # Errors
@@ -445,6 +436,19 @@ impl Running {
             );
         }
         self.surroundings.health.forget(name);
+        Ok(())
+    }
+
+    /// Drains a consumer that is named no more, and forgets its figures: a lag that stands for ever
+    /// would be an alert for ever.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub async fn remove(&mut self, name: &str, deadline: Instant) -> anyhow::Result<()> {
+        self.stop(name, deadline).await?;
+        let Surroundings { host, metrics, .. } = &self.surroundings;
+        metrics.forget(name);
+        host.hooks().custom_metrics.remove(name);
         Ok(())
     }
 

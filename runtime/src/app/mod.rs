@@ -230,7 +230,7 @@ async fn start(
         deploy::keep(&book, ready.version()).await;
         loaded.push(ready);
     }
-    topics::prepare(config, &surroundings.broker).await?;
+    topics::prepare(config, None, &surroundings.broker).await?;
     let mut running = Running::new(surroundings.clone(), trial_room(config).await?);
     for loaded in loaded {
         let version = loaded.version();
@@ -239,7 +239,7 @@ async fn start(
         running.start(loaded, overrides.paused)?;
         overrides.runs(deploy_book::build(&version));
     }
-    deploy::show_overrides(&book, surroundings);
+    deploy::show_overrides(&book, config, surroundings);
     surroundings.health.started();
     Ok((running, book))
 }

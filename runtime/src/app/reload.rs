@@ -252,7 +252,8 @@ impl Reloader {
             .collect();
         let steps = self.load(&wanted, &book, running).await?;
         if steps.iter().any(|ready| ready.step.change != Change::Keep) {
-            let preparing = topics::prepare(&config, &self.surroundings.broker);
+            let before = self.current.get();
+            let preparing = topics::prepare(&config, Some(&before), &self.surroundings.broker);
             tokio::time::timeout(TOPICS_WITHIN, preparing)
                 .await
                 .context("the broker did not answer in time; reload again when it is back")??;
@@ -412,7 +413,7 @@ impl Reloader {
 
     /// Makes these overrides apply, and writes them down.
     async fn keep(&self, book: DeployBook) {
-        deploy::show_overrides(&book, &self.surroundings);
+        deploy::show_overrides(&book, &self.current.get(), &self.surroundings);
         *self.book.lock() = book.clone();
         let saving = tokio::task::spawn_blocking(move || book.save());
         let saved = saving

@@ -12,15 +12,21 @@ use crate::config::{Config, Consumer, TopicSettings};
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Makes the topics that the configuration describes, and refuses a new group on topics that hold
-/// events where its consumer does not say where to start. A broker out of reach is waited for.
+/// events where its consumer does not say where to start. A broker out of reach is waited for. What
+/// the configuration `before`, which applies, says alike was prepared with that: on Kafka each question
+/// takes a client of its own.
 ///
 /// # Errors
 /// A topic is refused, or a consumer must say where to start.
-pub async fn prepare(config: &Config, broker: &Arc<dyn Broker>) -> anyhow::Result<()> {
+pub async fn prepare(
+    config: &Config,
+    before: Option<&Config>,
+    broker: &Arc<dyn Broker>,
+) -> anyhow::Result<()> {
     let topics = broker.topics();
     let mut told = false;
     loop {
-        match try_prepare(config, topics.as_ref()).await {
+        match try_prepare(config, before, topics.as_ref()).await {
             Err(Trouble::Broker(BrokerError::Unreachable(reason))) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%reason, "the broker is out of reach; it is asked again until it answers");
@@ -45,18 +51,35 @@ impl From<BrokerError> for Trouble {
     }
 }
 
-async fn try_prepare(config: &Config, topics: &dyn Topics) -> Result<(), Trouble> {
-    for (name, settings) in wanted(config) {
-        if topics.create(&name, &settings).await? {
+async fn try_prepare(
+    config: &Config,
+    before: Option<&Config>,
+    topics: &dyn Topics,
+) -> Result<(), Trouble> {
+    let made = before.map(wanted).unwrap_or_default();
+    let wanted = wanted(config);
+    let new = |(name, settings): &(&Arc<str>, &TopicSettings)| made.get(*name) != Some(*settings);
+    for (name, settings) in wanted.iter().filter(new) {
+        if topics.create(name, settings).await? {
             tracing::info!(topic = %name, "topic made");
         }
     }
     for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
-        if consumer.start.is_none() {
+        if consumer.start.is_none() && !before.is_some_and(|before| joined(before, consumer)) {
             check_start(consumer, topics).await?;
         }
     }
     Ok(())
+}
+
+/// Whether a configuration has this consumer, in this group and with these topics.
+fn joined(config: &Config, consumer: &Consumer) -> bool {
+    config.consumers.iter().any(|one| {
+        one.enabled
+            && one.name == consumer.name
+            && one.group == consumer.group
+            && one.topics == consumer.topics
+    })
 }
 
 /// `[topics.NAME]`, and outputs that say how many partitions they want.

@@ -100,7 +100,9 @@ impl Runner {
             return;
         }
         let again = std::mem::take(&mut self.retaking);
-        if !self.commit_all(Instant::now() + COMMITTED_WITHIN).await {
+        if !mutation::is(Mutation::SwapTakesAgain)
+            && !self.commit_all(Instant::now() + COMMITTED_WITHIN).await
+        {
             tracing::warn!(
                 consumer = %self.settings().name,
                 "positions could not be committed in time; events of partitions that halted may come twice"

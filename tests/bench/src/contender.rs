@@ -147,7 +147,8 @@ impl Contender {
     }
 }
 
-fn binary() -> PathBuf {
+/// The release build, or what `MILLSTREAM_BIN` names.
+pub fn binary() -> PathBuf {
     std::env::var_os(BINARY).map_or_else(
         || workspace::target_dir().join("release/millstream"),
         PathBuf::from,
@@ -155,10 +156,13 @@ fn binary() -> PathBuf {
 }
 
 fn plugin(query: Query) -> PathBuf {
-    let file = format!("millstream_bench_{}.wasm", query.name());
-    workspace::target_dir()
-        .join("wasm32-wasip2/plugin")
-        .join(file)
+    component(&format!("millstream_bench_{}", query.name()))
+}
+
+/// Where `make plugins` puts a component.
+pub fn component(name: &str) -> PathBuf {
+    let folder = workspace::target_dir().join("wasm32-wasip2/plugin");
+    folder.join(format!("{name}.wasm"))
 }
 
 fn bound(job: &Job<'_>) -> Vec<OsString> {

@@ -52,6 +52,12 @@ pub struct Plan<'a> {
 pub struct Delays(Vec<i64>);
 
 impl Delays {
+    /// Of these, in any order.
+    pub fn of(mut delays: Vec<i64>) -> Self {
+        delays.sort_unstable();
+        Self(delays)
+    }
+
     /// The delay that this part of all events did not exceed.
     pub fn at(&self, quantile: f64) -> i64 {
         let last = self.0.len().saturating_sub(1);
@@ -124,12 +130,15 @@ pub fn measure(kafka: &KafkaTools, bootstrap: &str, plan: &Plan<'_>) -> Result<D
         "{seen} events came out of {}",
         events + 1
     );
-    let mut counted = delays.split_off(usize::try_from(warm_up)?);
-    counted.sort_unstable();
-    Ok(Delays(counted))
+    let counted = delays.split_off(usize::try_from(warm_up)?);
+    Ok(Delays::of(counted))
 }
 
-fn reader(kafka: &KafkaTools, topic: &str, partitions: u32) -> Result<BaseConsumer> {
+/// A reader of committed events from the beginning of a topic.
+///
+/// # Errors
+/// No client can be made.
+pub fn reader(kafka: &KafkaTools, topic: &str, partitions: u32) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = kafka
         .client()
         .set("group.id", "millstream-bench-latency")
@@ -200,11 +209,15 @@ fn send(producer: &BaseProducer, topic: &str, bids: &mut Bids, count: u64) -> Re
     Ok(())
 }
 
+/// Milliseconds since 1970-01-01 UTC.
+///
+/// # Errors
+/// The clock of the machine stands before that.
 #[expect(
     clippy::disallowed_methods,
     reason = "what is measured is the time of the wall"
 )]
-fn now_ms() -> Result<i64> {
+pub fn now_ms() -> Result<i64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     Ok(i64::try_from(now.as_millis())?)
 }

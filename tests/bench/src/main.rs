@@ -10,6 +10,7 @@ mod bid;
 mod bound;
 mod contender;
 mod deliveries;
+mod deploys;
 mod flame;
 mod latency;
 mod librdkafka;
@@ -17,6 +18,7 @@ mod measure;
 mod profile;
 mod query;
 mod report;
+mod spinning;
 mod topics;
 
 use std::fs;
@@ -80,12 +82,16 @@ enum Command {
     /// The bare loop itself; the comparison starts it as a process of its own.
     #[command(hide = true)]
     Bound(bound::Task),
+    Deploys(deploys::Arguments),
+    Spinning(spinning::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match (&arguments.command, arguments.latency) {
         (Some(Command::Bound(task)), _) => bound::run(task),
+        (Some(Command::Deploys(arguments)), _) => deploys::run(arguments),
+        (Some(Command::Spinning(arguments)), _) => spinning::run(arguments),
         (None, Some(rate)) => delays(&arguments, rate),
         (None, None) => match &arguments.profile {
             Some(folder) => sample(&arguments, folder),

@@ -125,7 +125,10 @@ pub fn measure(
 }
 
 /// Seconds that all processors of the machine have worked.
-fn machine_cpu() -> Result<f64> {
+///
+/// # Errors
+/// The kernel does not say.
+pub fn machine_cpu() -> Result<f64> {
     let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     let line = text.lines().next().context("/proc/stat is empty")?;
     let ticks: Vec<f64> = line
@@ -139,7 +142,10 @@ fn machine_cpu() -> Result<f64> {
 }
 
 /// Seconds that a process has worked, in user and system mode.
-fn process_cpu(id: u32) -> Result<f64> {
+///
+/// # Errors
+/// It has ended.
+pub fn process_cpu(id: u32) -> Result<f64> {
     let path = format!("/proc/{id}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     // The name, in parentheses, may hold spaces; utime and stime are fields 14 and 15.

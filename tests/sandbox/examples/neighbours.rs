@@ -121,12 +121,15 @@ impl Neighbours {
     /// A plugin that fails fifty times a second, and one that has its share of work.
     fn failing(&self, deed: &'static str) -> Result<()> {
         let alone = self.throughput(Some(OFFERED))?;
+        memory::forget_peak()?;
+        let before = memory::resident()?;
         let culprits = self.culprits(deed, 1, Some(Duration::from_millis(20)));
         let beside = self.throughput(Some(OFFERED))?;
         culprits.stop();
         println!(
-            "beside {deed:<25} {:>8.1} % of the throughput alone",
-            100.0 * beside / alone
+            "beside {deed:<25} {:>8.1} % of the throughput alone; memory + {} MiB at most",
+            100.0 * beside / alone,
+            memory::peak()?.saturating_sub(before) >> 20
         );
         Ok(())
     }

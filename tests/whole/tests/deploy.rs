@@ -87,6 +87,11 @@ fn consumers_are_added_removed_and_started_anew() -> Result<()> {
         !consumers.contains("\"first\"") && consumers.contains("\"second\""),
         "{consumers}"
     );
+    let (_, metrics) = running.get("/metrics")?;
+    ensure!(
+        !metrics.contains("\"first\"") && metrics.contains("\"second\""),
+        "figures of a consumer that is gone stay: {metrics}"
+    );
     running.terminate()?;
     running.succeed(PATIENCE)?;
     for topic in ["first-orders", "second-orders"] {

@@ -11,6 +11,7 @@ mod broker;
 mod budget;
 mod commands;
 mod crash;
+mod deploy;
 mod dlq;
 mod exactly_once;
 mod example;

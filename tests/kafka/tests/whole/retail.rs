@@ -75,7 +75,7 @@ fn summary(runtime: &Running) -> Result<Summary> {
 }
 
 /// Kafka's own tool finds each partition committed to its end.
-fn kafka_sees_no_lag(kafka: &KafkaTools, names: &Names) -> Result<()> {
+pub fn kafka_sees_no_lag(kafka: &KafkaTools, names: &Names) -> Result<()> {
     let shown = kafka.tool(
         "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
         &["--describe", "--group", &names.group],

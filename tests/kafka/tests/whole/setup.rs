@@ -103,6 +103,12 @@ pub fn site(bootstrap: &str, consumers: &str) -> Result<Site> {
     let mut site = Site::new()?;
     site.set("KAFKA_BROKERS", bootstrap);
     site.set("ADMIN", site.admin());
+    configure(&site, consumers)?;
+    Ok(site)
+}
+
+/// Puts other consumers into a site's configuration.
+pub fn configure(site: &Site, consumers: &str) -> Result<()> {
     site.configure(&format!(
         r#"
 [broker]
@@ -117,8 +123,7 @@ kind = "kafka"
 [admin]
 listen = "${{env:ADMIN}}"
 {consumers}"#
-    ))?;
-    Ok(site)
+    ))
 }
 
 /// Produces lines and waits until the broker has them.
@@ -166,5 +171,13 @@ pub fn until_done(runtime: &mut Running) -> Result<()> {
         scrape.sum("millstream_assigned_partitions", &[]) >= all
             && scrape.sum("millstream_consumer_lag_events", &[]) < 0.5
             && scrape.sum("millstream_in_flight_events", &[]) < 0.5
+    })
+}
+
+/// Waits until a runtime has committed all that its groups are to read: for consumers that came and
+/// went, whose counters began anew.
+pub fn until_no_lag(site: &Site, runtime: &mut Running) -> Result<()> {
+    runtime.until_scrape("without lag", PATIENCE, |_| {
+        lag(site).is_ok_and(|lag| lag == 0)
     })
 }

@@ -23,6 +23,7 @@ use millstream_test_support::kafka;
 
 use super::setup;
 use course::Course;
+pub use feeder::cycle;
 use stage::Stage;
 
 /// For how many minutes: `make soak MINUTES=30`.
