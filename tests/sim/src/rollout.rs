@@ -80,7 +80,7 @@ impl fmt::Display for Deed {
 }
 
 /// Chooses what is done in a run, mostly while events are under way. Whatever it is, a good version is
-/// deployed in the end.
+/// deployed in the end; where its consumer ends before it takes it up, the next one gets it.
 pub fn choose(random: &mut fastrand::Rng) -> Vec<Deed> {
     let mut deeds = Vec::new();
     let mut paused_until = Duration::ZERO;
@@ -329,6 +329,13 @@ impl Desk {
         };
         let generation = Generation::new(version.number, plugin, settings);
         let Ok(told) = self.commander.swap(Arc::new(generation), first).await else {
+            if version.manner == Manner::Good && !proves_itself {
+                self.note(|| format!("deploy: {version} was not taken up, and comes again"));
+                self.rollout.lock().deeds.push_front(Deed {
+                    at: Duration::ZERO,
+                    what: What::RollBack,
+                });
+            }
             return;
         };
         self.fleet.lock().take_over(version.number);
