@@ -19,6 +19,7 @@ use crate::contender::{Job, Launch};
 use crate::deliveries::Epochs;
 use crate::input::CLASS;
 use crate::librdkafka::{Message, Reader, Writer};
+use crate::order;
 use crate::workload::{CLASSES, Step, WANTED, Workload};
 
 /// Messages read at once.
@@ -172,16 +173,23 @@ fn repeat(task: &Task, group: &str) -> Result<()> {
             }
             match task.workload.step() {
                 Step::Pass => writer.write(epoch, batch.iter().map(|m| (m.key, m.value)))?,
-                Step::Split => {
+                step @ (Step::Split | Step::Enrich) => {
                     arena.clear();
                     ends.clear();
+                    let mut keys = Vec::with_capacity(BATCH);
                     for message in batch.iter() {
-                        split(message, &mut arena)?;
-                        ends.push(arena.len());
+                        let made = match step {
+                            Step::Split => split(message, &mut arena)?,
+                            _ => order::enrich(message.value, &mut arena)?,
+                        };
+                        if made {
+                            keys.push(message.key);
+                            ends.push(arena.len());
+                        }
                     }
                     let starts = std::iter::once(0).chain(ends.iter().copied());
                     let values = starts.zip(&ends).map(|(start, end)| &arena[start..*end]);
-                    writer.write(epoch, batch.iter().map(|m| m.key).zip(values))?;
+                    writer.write(epoch, keys.into_iter().zip(values))?;
                 }
                 step @ (Step::ByHeader | Step::ByValue) => {
                     let mut kept = Vec::new();
@@ -239,7 +247,7 @@ fn bidder(message: Message<'_>) -> Result<u64> {
     Ok(bid.bidder)
 }
 
-fn split(message: Message<'_>, arena: &mut Vec<u8>) -> Result<()> {
+fn split(message: Message<'_>, arena: &mut Vec<u8>) -> Result<bool> {
     let bid: Bid<'_> = serde_json::from_slice(message.value).context("an event is no bid")?;
     let mut parts = bid.url.split('/').skip(3);
     let mut part = || parts.next().unwrap_or_default();
@@ -253,5 +261,5 @@ fn split(message: Message<'_>, arena: &mut Vec<u8>) -> Result<()> {
         dir3: part(),
     };
     serde_json::to_writer(arena, &split)?;
-    Ok(())
+    Ok(true)
 }

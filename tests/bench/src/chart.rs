@@ -47,6 +47,7 @@ fn about(workload: Workload) -> &'static str {
         Workload::FilterHeader => "1 % of the bids pass, by a header",
         Workload::FilterPlugin => "1 % of the bids pass, by what they say",
         Workload::FanOut => "each bid goes to 5 consumers, which pass it through",
+        Workload::Enrich => "order lines of a shop get exact totals",
         Workload::Q0Of100B => "events of 100 bytes pass through",
         Workload::Q0Of1KiB => "events of 1 KiB pass through",
         Workload::Q0Of64KiB => "events of 64 KiB pass through",
@@ -132,8 +133,9 @@ fn panel(svg: &mut String, y: &mut f64, workload: Workload, rows: &[(Contender, 
     let x = MARGIN + 14.0 + 8.5 * workload.name().len() as f64;
     text(svg, x, *y, 12.0, FAINT, "start", "400", about(workload));
     *y += 22.0;
-    text(svg, LEFT, *y, 11.5, FAINT, "start", "400", "events/s");
-    let dear = "CPU seconds a million events";
+    let fast = "events/s, more is better";
+    text(svg, LEFT, *y, 11.5, FAINT, "start", "400", fast);
+    let dear = "CPU seconds a million events, less is better";
     text(svg, RIGHT, *y, 11.5, FAINT, "start", "400", dear);
     *y += 8.0;
     for (contender, summary) in rows {

@@ -36,7 +36,7 @@ impl Comparison<'_> {
         eprintln!("{}: writing {events} events", workload.name());
         kafka.create_topic(&input, PARTITIONS)?;
         topics::fill(kafka, &input, workload.input(), self.seed, events)?;
-        let expected = expected(workload, self.seed, events);
+        let expected = expected(workload, self.seed, events)?;
         for run in 0..self.runs {
             let does = |contender: &Contender| contender.does(workload);
             let mut order: Vec<Contender> = self.contenders.iter().copied().filter(does).collect();
@@ -46,7 +46,10 @@ impl Comparison<'_> {
             }
             for contender in order {
                 let name = format!("{}-{}-{run}", contender.name(), workload.name());
-                kafka.create_topic(&name, PARTITIONS)?;
+                let letters = format!("{name}-dlq");
+                for topic in [&name, &letters] {
+                    kafka.create_topic(topic, PARTITIONS)?;
+                }
                 let groups = (0..workload.consumers()).map(|number| format!("{name}-{number}"));
                 let job = Job {
                     workload,
@@ -59,11 +62,20 @@ impl Comparison<'_> {
                     seed: self.seed,
                     folder: self.folder,
                 };
-                let figures = measure::measure(kafka, broker, contender, &job, expected)
-                    .with_context(|| name.clone())?;
-                kafka.delete_topic(&name)?;
-                tell(&name, &figures);
-                report.add(workload, contender, figures);
+                let measured = measure::measure(kafka, broker, contender, &job, expected)
+                    .with_context(|| name.clone());
+                for topic in [&name, &letters] {
+                    kafka.delete_topic(topic)?;
+                }
+                match measured {
+                    Ok(figures) => {
+                        tell(&name, &figures);
+                        report.add(workload, contender, figures);
+                    }
+                    // What others do wrong is told, and no reason to throw all figures away.
+                    Err(why) if contender.is_peer() => report.leave_out(contender, &why),
+                    Err(why) => return Err(why),
+                }
             }
         }
         kafka.delete_topic(&input)

@@ -111,6 +111,7 @@ impl Contender {
     pub fn does(self, workload: Workload) -> bool {
         match (self, workload) {
             (contender, Workload::FanOut) => !contender.is_peer(),
+            (contender, Workload::Enrich) => contender != Self::Connect,
             _ => true,
         }
     }

@@ -99,7 +99,7 @@ fn fill(job: &Job<'_>) -> Result<()> {
             post(&admin, job.input, &lines)?;
             lines.clear();
         }
-        anyhow::Ok(())
+        Ok(())
     })?;
     post(&admin, job.input, &lines)?;
     process.terminate()?;

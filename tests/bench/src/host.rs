@@ -4,7 +4,7 @@ use std::fs;
 
 use serde::Serialize;
 
-use crate::install::says;
+use crate::install;
 
 /// The machine and what is installed on it.
 #[derive(Debug, Serialize)]
@@ -36,7 +36,7 @@ impl Host {
                 .trim()
                 .to_owned(),
             kafka: kafka(),
-            java: says("java", "-version"),
+            java: install::java(),
         }
     }
 }

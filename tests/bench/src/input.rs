@@ -1,6 +1,9 @@
 //! The events of the workloads, by a seed.
 
+use anyhow::{Result, ensure};
 use fastrand::Rng;
+use millstream_test_support::retail::Retail;
+use millstream_whole_tests::shop;
 
 use crate::bid::{Bid, Bids};
 use crate::workload::class;
@@ -17,6 +20,8 @@ pub enum Input {
     ClassedBids,
     /// JSON objects of so many bytes.
     Sized(usize),
+    /// The order lines of an online shop, again from the first where they end.
+    OrderLines,
 }
 
 /// An event, lent.
@@ -34,14 +39,31 @@ impl Input {
     /// Makes the first `count` events of `seed`, the same each time.
     ///
     /// # Errors
-    /// What `take` returns; nothing more is made then.
-    pub fn each<E>(
+    /// What `take` returns; nothing more is made then. Or there are no order lines.
+    pub fn each(
         self,
         seed: u64,
         count: u64,
-        mut take: impl FnMut(&Made<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut take: impl FnMut(&Made<'_>) -> Result<()>,
+    ) -> Result<()> {
         let mut value = Vec::new();
+        if self == Self::OrderLines {
+            let retail = Retail::load()?;
+            let mut left = count;
+            while left > 0 {
+                for line in retail.lines().take(usize::try_from(left)?) {
+                    take(&Made {
+                        key: shop::invoice(line)?.as_bytes(),
+                        value: line.as_bytes(),
+                        class: None,
+                        bid: None,
+                    })?;
+                    left -= 1;
+                }
+                ensure!(!retail.is_empty(), "there are no order lines");
+            }
+            return Ok(());
+        }
         if let Self::Sized(bytes) = self {
             let mut random = Rng::with_seed(seed);
             for number in 0..count {
@@ -92,7 +114,6 @@ fn sized(value: &mut Vec<u8>, number: u64, bytes: usize, random: &mut Rng) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::convert::Infallible;
 
     #[test]
     fn sized_events_are_json_of_just_that_size_and_the_same_each_time() {
@@ -102,7 +123,7 @@ mod tests {
                 Input::Sized(bytes)
                     .each(3, 5, |made| {
                         all.push(made.value.to_vec());
-                        Ok::<_, Infallible>(())
+                        Ok(())
                     })
                     .unwrap();
                 all

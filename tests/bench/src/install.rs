@@ -108,6 +108,12 @@ pub fn says(program: impl AsRef<OsStr>, argument: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// The version of Java: `17.0.15` of `openjdk version "17.0.15" 2025-04-15`.
+pub fn java() -> String {
+    let line = says("java", "-version");
+    line.split('"').nth(1).unwrap_or(&line).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

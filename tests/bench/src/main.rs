@@ -20,6 +20,7 @@ mod latency;
 mod librdkafka;
 mod measure;
 mod millstream;
+mod order;
 mod peers;
 mod progress;
 mod report;
@@ -162,11 +163,7 @@ fn prepare(arguments: &Arguments, report: &mut Report) -> Result<Vec<Contender>>
     for contender in &arguments.contenders {
         match contender.prepare(&arguments.workloads) {
             Ok(()) => ready.push(*contender),
-            Err(why) if contender.is_peer() => {
-                let why = format!("{why:#}");
-                eprintln!("\n*** LEFT OUT: {}: {why}\n", contender.name());
-                report.leave_out(*contender, why);
-            }
+            Err(why) if contender.is_peer() => report.leave_out(*contender, &why),
             Err(why) => return Err(why),
         }
     }
@@ -217,10 +214,8 @@ fn keep(arguments: &Arguments, report: &Report) -> Result<()> {
     });
     let path = report.save(&results, name, &asked)?;
     let circumstances = table::circumstances(report);
-    let mut length = format!(
-        "{} events a run, median of {}",
-        arguments.events, arguments.runs
-    );
+    let events = table::thousands(arguments.events as f64);
+    let mut length = format!("{events} events a run, median of {}", arguments.runs);
     if figures.is_empty() {
         length = format!(
             "{} s at each rate, median of {}",

@@ -45,15 +45,16 @@ pub fn version() -> String {
 }
 
 fn plugin(workload: Workload) -> PathBuf {
-    let name = match workload.step() {
+    let file = match workload.step() {
         // The header is looked at outside of the sandbox.
-        Step::Pass | Step::ByHeader => "q0",
-        Step::Split => "q22",
-        Step::ByValue => "filter",
+        Step::Pass | Step::ByHeader => "millstream_bench_q0.wasm",
+        Step::Split => "millstream_bench_q22.wasm",
+        Step::ByValue => "millstream_bench_filter.wasm",
+        Step::Enrich => "enrich.wasm",
     };
     workspace::target_dir()
         .join("wasm32-wasip2/plugin")
-        .join(format!("millstream_bench_{name}.wasm"))
+        .join(file)
 }
 
 /// How it is started on Kafka.
@@ -91,20 +92,29 @@ pub fn run(broker: &str, consumers: &str, job: &Job<'_>) -> Result<Launch> {
 
 /// A consumer for each group.
 pub fn consumers(job: &Job<'_>, settings: &str) -> String {
-    let filter = match job.workload.step() {
+    let output = text(job.output);
+    let mut outputs = format!("default = {output}");
+    let special = match job.workload.step() {
         Step::ByHeader => format!("filter = {{ header.{CLASS} = [\"{WANTED}\"] }}\n"),
+        Step::Enrich => {
+            outputs.push_str(", alerts = false");
+            let letters = text(&format!("{}-dlq", job.output));
+            format!(
+                "config = {{ currency = \"GBP\", alert_above = 10000 }}\n\
+                 dead_letter = {{ topic = {letters} }}\n"
+            )
+        }
         _ => String::new(),
     };
     let consumer = |(number, group): (usize, &String)| {
         format!(
             "[[consumer]]\nname = \"{workload}-{number}\"\ngroup = {group}\nplugin = {plugin}\n\
-             topics = [{input}]\nstart = \"beginning\"\noutputs = {{ default = {output} }}\n\
-             {filter}{settings}\n\n",
+             topics = [{input}]\nstart = \"beginning\"\noutputs = {{ {outputs} }}\n\
+             {special}{settings}\n\n",
             workload = job.workload.name(),
             group = text(group),
             plugin = text(&plugin(job.workload).to_string_lossy()),
             input = text(job.input),
-            output = text(job.output),
         )
     };
     job.groups.iter().enumerate().map(consumer).collect()

@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::Result;
 
 use crate::contender::{Contender, Job, Launch};
-use crate::install::{installed, once, pinned, says, sources, tool};
+use crate::install::{installed, java, once, pinned, says, sources, tool};
 use crate::workload::{Step, Workload};
 
 const KAFKA_STREAMS: &str = "kafka-streams";
@@ -67,9 +67,9 @@ pub fn version(contender: Contender) -> String {
             says("go", "version"),
         ),
         _ => format!(
-            "Kafka Streams {}, {}",
+            "Kafka Streams {}, Java {}",
             pinned(KAFKA_STREAMS, "pom.xml", "<kafka.version>"),
-            says("java", "-version"),
+            java(),
         ),
     }
 }
@@ -138,7 +138,8 @@ pub fn launch(contender: Contender, job: &Job<'_>) -> Launch {
 /// The file of Connect's configuration.
 fn configuration(workload: Workload) -> &'static str {
     match workload.step() {
-        Step::Pass => "q0.yaml",
+        // There is none for order lines.
+        Step::Pass | Step::Enrich => "q0.yaml",
         Step::Split => "q22.yaml",
         Step::ByHeader => "filter-header.yaml",
         Step::ByValue => "filter-plugin.yaml",

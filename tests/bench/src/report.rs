@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -74,9 +74,10 @@ impl Report {
         self.delays.push((rate, contender, delays));
     }
 
-    /// Notes that a contender is missing, and why.
-    pub fn leave_out(&mut self, contender: Contender, why: String) {
-        self.left_out.push((contender, why));
+    /// Notes, loudly, that a contender is missing or failed, and why.
+    pub fn leave_out(&mut self, contender: Contender, why: &Error) {
+        eprintln!("\n*** LEFT OUT: {}: {why:#}\n", contender.name());
+        self.left_out.push((contender, format!("{why:#}")));
     }
 
     /// The contenders that are missing.

@@ -78,7 +78,7 @@ pub fn delays(report: &Report) -> String {
 pub fn circumstances(report: &Report) -> String {
     let host = Host::here();
     let mut text = format!(
-        "{} with {} processors, {} MiB of memory, Linux {}; Kafka {} on {}.",
+        "{} with {} processors, {} MiB of memory, Linux {}; Kafka {} on Java {}.",
         host.processor, host.processors, host.memory_mib, host.kernel, host.kafka, host.java
     );
     if !report.pairs().is_empty() {
@@ -98,8 +98,14 @@ pub fn circumstances(report: &Report) -> String {
     if !shown.is_empty() {
         text.push_str(&format!(" Versions: {}.", shown.join("; ")));
     }
+    let mut missing: Vec<&str> = Vec::new();
     for (contender, _) in report.left_out() {
-        text.push_str(&format!(" **Left out: {}.**", contender.name()));
+        if !missing.contains(&contender.name()) {
+            missing.push(contender.name());
+        }
+    }
+    if !missing.is_empty() {
+        text.push_str(&format!(" Left out or failed: {}.", missing.join(", ")));
     }
     text
 }

@@ -42,7 +42,7 @@ pub fn fill(kafka: &KafkaTools, topic: &str, input: Input, seed: u64, events: u6
             producer.poll(Duration::from_millis(10));
             record = unsent;
         }
-        anyhow::Ok(())
+        Ok(())
     })?;
     producer
         .flush(Duration::from_secs(120))

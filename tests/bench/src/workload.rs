@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use millstream_whole_tests::shop::{self, Expected};
 use serde::Deserialize;
 
 use crate::bid::Bid;
@@ -27,6 +28,8 @@ pub enum Workload {
     FilterPlugin,
     /// Hands each bid to five consumers, each of which passes it through.
     FanOut,
+    /// Makes enriched lines with exact totals of order lines of an online shop, and drops what is none.
+    Enrich,
     /// Passes events of 100 bytes through.
     #[value(name = "q0-100b")]
     Q0Of100B,
@@ -45,6 +48,7 @@ pub enum Step {
     Split,
     ByHeader,
     ByValue,
+    Enrich,
 }
 
 impl Workload {
@@ -56,6 +60,7 @@ impl Workload {
             Self::FilterHeader => "filter-header",
             Self::FilterPlugin => "filter-plugin",
             Self::FanOut => "fan-out",
+            Self::Enrich => "enrich",
             Self::Q0Of100B => "q0-100b",
             Self::Q0Of1KiB => "q0-1kib",
             Self::Q0Of64KiB => "q0-64kib",
@@ -67,6 +72,7 @@ impl Workload {
         match self {
             Self::Q0 | Self::Q22 | Self::FilterPlugin | Self::FanOut => Input::Bids,
             Self::FilterHeader => Input::ClassedBids,
+            Self::Enrich => Input::OrderLines,
             Self::Q0Of100B => Input::Sized(100),
             Self::Q0Of1KiB => Input::Sized(1 << 10),
             Self::Q0Of64KiB => Input::Sized(64 << 10),
@@ -79,6 +85,7 @@ impl Workload {
             Self::Q22 => Step::Split,
             Self::FilterHeader => Step::ByHeader,
             Self::FilterPlugin => Step::ByValue,
+            Self::Enrich => Step::Enrich,
             _ => Step::Pass,
         }
     }
@@ -128,19 +135,30 @@ impl Tally {
     }
 }
 
-/// What must come of these events: calculated from what they were made of, not from their JSON.
-pub fn expected(workload: Workload, seed: u64, events: u64) -> Tally {
+/// What must come of these events: calculated from what they were made of, not from their JSON; of
+/// order lines as the tests of the whole program do.
+///
+/// # Errors
+/// The events cannot be made.
+pub fn expected(workload: Workload, seed: u64, events: u64) -> Result<Tally> {
     let mut tally = Tally::default();
     let wanted = |made: &Made<'_>| made.bid.is_some_and(|bid| class(bid) == WANTED);
-    let Ok(()) = workload.input().each(seed, events, |made| {
+    workload.input().each(seed, events, |made| {
         match (workload.step(), made.bid) {
             (Step::Split, Some(bid)) => tally.add(content(bid)),
             (Step::ByHeader | Step::ByValue, _) if !wanted(made) => {}
+            (Step::Enrich, _) => {
+                let line = std::str::from_utf8(made.value)?;
+                // Above which total there is an alert does not matter: nobody reads alerts here.
+                if let Expected::Enriched(order, _) = shop::expected(line, i64::MAX)? {
+                    tally.add((made.key, Order::deserialize(order)?));
+                }
+            }
             _ => tally.add((made.key, made.value)),
         }
-        Ok::<_, std::convert::Infallible>(())
-    });
-    tally.times(workload.consumers())
+        Ok(())
+    })?;
+    Ok(tally.times(workload.consumers()))
 }
 
 /// The class of a bid: that of its bidder.
@@ -175,6 +193,29 @@ struct Split<'a> {
     dir3: &'a str,
 }
 
+/// A line that was enriched: these fields and no other.
+#[derive(Deserialize, Hash)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    invoice: String,
+    kind: String,
+    sku: String,
+    description: String,
+    quantity: i64,
+    #[serde(deserialize_with = "bits")]
+    unit_price: u64,
+    total_minor: i64,
+    currency: String,
+    customer: Option<u64>,
+    country: String,
+    ts: String,
+}
+
+/// A number as the bits of its value: however it is written, the same number is the same.
+fn bits<'de, D: serde::Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
+    f64::deserialize(number).map(f64::to_bits)
+}
+
 /// Counts a derived event as a contender wrote it.
 ///
 /// # Errors
@@ -182,6 +223,11 @@ struct Split<'a> {
 pub fn count(step: Step, tally: &mut Tally, key: &[u8], value: &[u8]) -> Result<()> {
     match step {
         Step::Pass | Step::ByHeader | Step::ByValue => tally.add((key, value)),
+        Step::Enrich => {
+            let order: Order = serde_json::from_slice(value)
+                .with_context(|| format!("not of enrich: {}", String::from_utf8_lossy(value)))?;
+            tally.add((key, order));
+        }
         Step::Split => {
             let split: Split<'_> = serde_json::from_slice(value)
                 .with_context(|| format!("not of q22: {}", String::from_utf8_lossy(value)))?;
@@ -224,7 +270,7 @@ mod tests {
             tally
         };
         let tally = tallied(&mut bids.iter().rev());
-        assert_eq!(tally, expected(Workload::Q22, 3, 50));
+        assert_eq!(tally, expected(Workload::Q22, 3, 50).unwrap());
 
         // One event twice in place of another: the count agrees, the hash must not.
         let wrong = tallied(&mut bids.iter().skip(1).chain(&bids[5..6]));
@@ -240,17 +286,18 @@ mod tests {
             bid.write(&mut json);
             count(Step::Pass, &mut tally, b"other", &json).unwrap();
         }
-        assert_ne!(tally, expected(Workload::Q0, 3, 1));
+        assert_ne!(tally, expected(Workload::Q0, 3, 1).unwrap());
     }
 
     #[test]
     fn a_filter_lets_one_in_a_hundred_pass_and_five_consumers_get_each() {
-        let all = expected(Workload::Q0, 3, 100_000).events;
+        let all = expected(Workload::Q0, 3, 100_000).unwrap().events;
         assert_eq!(all, 100_000);
-        let kept = expected(Workload::FilterPlugin, 3, all);
+        let kept = expected(Workload::FilterPlugin, 3, all).unwrap();
         assert!((900..1100).contains(&kept.events), "{}", kept.events);
-        assert_eq!(kept, expected(Workload::FilterHeader, 3, all));
-        assert_eq!(expected(Workload::FanOut, 3, 10).events, 50);
+        let by_header = expected(Workload::FilterHeader, 3, all).unwrap();
+        assert_eq!(kept, by_header);
+        assert_eq!(expected(Workload::FanOut, 3, 10).unwrap().events, 50);
     }
 
     #[test]

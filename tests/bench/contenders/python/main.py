@@ -32,10 +32,43 @@ def split(value):
     )
 
 
+def enrich(value):
+    """An order line with its total in pence; None where it is no order, or no whole penny."""
+    line = orjson.loads(value)
+    invoice, quantity, price = line["invoice"], line["quantity"], line["unit_price"]
+    if invoice.startswith("C"):
+        kind = "cancellation"
+    elif invoice[:1].isdigit():
+        kind = "adjustment" if quantity < 0 else "sale"
+    else:
+        return None
+    # No price of the data has more than three decimals.
+    thousandths = round(price * 1000) * quantity
+    if thousandths % 10:
+        return None
+    return orjson.dumps(
+        {
+            "invoice": invoice,
+            "kind": kind,
+            "sku": line["sku"],
+            "description": line["description"],
+            "quantity": quantity,
+            "unit_price": price,
+            "total_minor": thousandths // 10,
+            "currency": "GBP",
+            "customer": line["customer"],
+            "country": line["country"],
+            "ts": line["ts"],
+        }
+    )
+
+
 def transformation(workload):
     """What becomes of a message: a value, or None where nothing does."""
     if workload == "q22":
         return lambda message: split(message.value())
+    if workload == "enrich":
+        return lambda message: enrich(message.value())
     if workload == "filter-header":
         return lambda message: (
             message.value() if dict(message.headers() or ()).get("class") == b"7" else None

@@ -47,6 +47,11 @@ final class Workloads {
                 .stream(input, Consumed.with(Serdes.ByteArray(), JsonSerde.of(Bid.class)))
                 .mapValues(Bid::split)
                 .to(output, Produced.with(Serdes.ByteArray(), JsonSerde.of(Split.class)));
+            case "enrich" -> builder
+                .stream(input, Consumed.with(Serdes.ByteArray(), JsonSerde.of(Order.Line.class)))
+                .mapValues(Order::enriched)
+                .filter((key, order) -> order != null)
+                .to(output, Produced.with(Serdes.ByteArray(), JsonSerde.of(Order.class)));
             case "filter-header" -> bytes(builder, input)
                 .processValues(OfOneClass::new)
                 .to(output, Produced.with(Serdes.ByteArray(), Serdes.ByteArray()));
