@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -129,7 +130,9 @@ pub fn measure(
     let (status, whole) = started.process.wait_for_cpu()?;
     if running {
         // 143: ended by the signal, as a virtual machine says it.
-        let told = status.success() || status.code() == Some(143);
+        let told = status.success()
+            || status.code() == Some(143)
+            || status.signal() == Some(libc::SIGTERM);
         ensure!(told, "{name} ended with {status}:\n{}", words());
     } else {
         ensure!(status.success(), "{name} ended with {status}:\n{}", words());
