@@ -13,10 +13,15 @@ WASM := wasm32-wasip2
 PLUGIN_MANIFESTS := $(shell grep -ls '"cdylib"' plugins/*/Cargo.toml tests/*/*/Cargo.toml tests/*/*/*/Cargo.toml)
 PLUGINS := $(foreach manifest,$(PLUGIN_MANIFESTS),-p $(shell sed -n '/^name *=/{s/^name *= *"\(.*\)".*/\1/p;q}' $(manifest)))
 
-# The benchmark's events, how often each contender runs, and under which name the figures are kept:
-# `make bench EVENTS=500000 RUNS=1`, `make bench RECORD=laptop`.
+# The benchmark's events, how often each contender runs, which of them on which workloads, delays at
+# which rates instead, and under which name the figures are kept:
+# `make bench EVENTS=500000 RUNS=1`, `make bench WORKLOADS=q0,fan-out CONTENDERS=bound,millstream`,
+# `make bench RATES=100,5000,half`, `make bench RECORD=laptop`.
 EVENTS ?= 2000000
 RUNS ?= 3
+WORKLOADS ?=
+CONTENDERS ?=
+RATES ?=
 RECORD ?=
 # Deploys under load on each broker and guarantee: `make deploys DEPLOYS=20`.
 DEPLOYS ?= 100
@@ -93,9 +98,9 @@ soak: plugins ## many minutes of order lines and trouble: does anything grow? (M
 	$(CARGO) build --workspace --bins --tests
 	SOAK_MINUTES=$(MINUTES) MILLSTREAM_BIN=$(DEBUG)/millstream $(CARGO) test --workspace --test whole soak:: -- --ignored --nocapture
 
-bench: plugins ## Millstream beside a bare librdkafka loop on one Kafka (EVENTS=, RUNS=, RECORD=)
+bench: plugins ## Millstream beside a bare loop, Kafka Streams, Redpanda Connect and Python (EVENTS=, RUNS=, WORKLOADS=, CONTENDERS=, RATES=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench
-	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --runs $(RUNS) $(if $(RECORD),--record $(RECORD))
+	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --runs $(RUNS) $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(CONTENDERS),--contenders $(CONTENDERS)) $(if $(RATES),--latency $(RATES)) $(if $(RECORD),--record $(RECORD))
 
 profile: plugins ## where the time of an event goes: tables, and flame graphs in target/profile (EVENTS=)
 	$(CARGO) build --release -p millstream -p millstream-bench

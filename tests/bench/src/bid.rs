@@ -76,6 +76,14 @@ impl Iterator for Bids {
     }
 }
 
+/// Which bid of its seed, from zero, the value of an event holds.
+pub fn number(value: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (_, rest) = text.split_once("\"dateTime\":")?;
+    let digits = rest.split(',').next()?;
+    digits.parse::<u64>().ok()?.checked_sub(FIRST_MS)
+}
+
 impl Bid {
     /// The key of its event.
     pub fn key(&self) -> String {
@@ -119,6 +127,7 @@ mod tests {
             let parsed: serde_json::Value = serde_json::from_slice(&json).unwrap();
             assert_eq!(parsed["auction"], bid.auction);
             assert_eq!(parsed["extra"], bid.extra.as_str());
+            assert_eq!(number(&json), Some(bid.made_ms - FIRST_MS));
             bytes += json.len();
         }
         let mean = bytes / 1000;

@@ -6,16 +6,21 @@
 //! ```
 
 use std::borrow::Cow;
+use std::ffi::CString;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::contender::{Job, Launch};
 use crate::deliveries::Epochs;
+use crate::input::CLASS;
 use crate::librdkafka::{Message, Reader, Writer};
-use crate::query::Query;
+use crate::order;
+use crate::workload::{CLASSES, Step, WANTED, Workload};
 
 /// Messages read at once.
 const BATCH: usize = 1000;
@@ -28,19 +33,20 @@ const COMMIT_EVENTS: u64 = 10_000;
 pub struct Task {
     #[arg(long)]
     pub bootstrap: String,
-    #[arg(long)]
-    pub group: String,
+    /// Each named group gets a loop of its own.
+    #[arg(long = "group", required = true)]
+    pub groups: Vec<String>,
     #[arg(long)]
     pub input: String,
     #[arg(long)]
     pub output: String,
     #[arg(long)]
     pub partitions: usize,
-    /// Ends once as many events are committed.
+    /// A loop ends once as many events are committed.
     #[arg(long)]
     pub events: u64,
     #[arg(long, value_enum)]
-    pub query: Query,
+    pub workload: Workload,
 }
 
 /// What q22 needs of a bid.
@@ -67,16 +73,69 @@ struct Split<'a> {
     dir3: &'a str,
 }
 
-/// Runs the loop to its end.
+/// What the filter needs of a bid.
+#[derive(Deserialize)]
+struct Bidder {
+    bidder: u64,
+}
+
+/// The library that it is a loop of.
+pub fn version() -> String {
+    format!("librdkafka {}", rdkafka::util::get_rdkafka_version().1)
+}
+
+/// How it is started: this program, by its hidden command.
+///
+/// # Errors
+/// The path of this program is not known.
+pub fn launch(job: &Job<'_>) -> Result<Launch> {
+    let (partitions, events) = (job.partitions.to_string(), job.events.to_string());
+    let named = [
+        ("--bootstrap", job.bootstrap),
+        ("--input", job.input),
+        ("--output", job.output),
+        ("--partitions", &partitions),
+        ("--events", &events),
+        ("--workload", job.workload.name()),
+    ];
+    let groups = job.groups.iter().map(|group| ("--group", group.as_str()));
+    let options = named.into_iter().chain(groups);
+    let arguments = options.flat_map(|(name, value)| [name.to_owned(), value.to_owned()]);
+    Ok(Launch {
+        program: std::env::current_exe()?,
+        arguments: std::iter::once("bound".to_owned())
+            .chain(arguments)
+            .collect(),
+        environment: Vec::new(),
+        admin: None,
+    })
+}
+
+/// Runs the loops to their end.
 ///
 /// # Errors
 /// The broker fails, or an event is no bid.
 pub fn run(task: &Task) -> Result<()> {
+    if let [group] = &*task.groups {
+        return repeat(task, group);
+    }
+    thread::scope(|threads| {
+        let mut loops = Vec::new();
+        for group in &task.groups {
+            loops.push(threads.spawn(move || repeat(task, group)));
+        }
+        loops
+            .into_iter()
+            .try_for_each(|one| one.join().map_err(|_| anyhow!("a loop panicked"))?)
+    })
+}
+
+fn repeat(task: &Task, group: &str) -> Result<()> {
     let common = ("bootstrap.servers", task.bootstrap.as_str());
     let mut reader = Reader::new(
         &[
             common,
-            ("group.id", &task.group),
+            ("group.id", group),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "earliest"),
@@ -95,6 +154,7 @@ pub fn run(task: &Task) -> Result<()> {
         &task.output,
     )?;
 
+    let (header, wanted) = (CString::new(CLASS)?, WANTED.to_string());
     let mut arena = Vec::with_capacity(BATCH * 256);
     let mut ends = Vec::with_capacity(BATCH);
     let mut positions = vec![-1; task.partitions];
@@ -111,18 +171,38 @@ pub fn run(task: &Task) -> Result<()> {
                 let position = positions.get_mut(partition).context("a new partition")?;
                 *position = message.offset + 1;
             }
-            match task.query {
-                Query::Q0 => writer.write(epoch, batch.iter().map(|m| (m.key, m.value)))?,
-                Query::Q22 => {
+            match task.workload.step() {
+                Step::Pass => writer.write(epoch, batch.iter().map(|m| (m.key, m.value)))?,
+                step @ (Step::Split | Step::Enrich) => {
                     arena.clear();
                     ends.clear();
+                    let mut keys = Vec::with_capacity(BATCH);
                     for message in batch.iter() {
-                        split(message, &mut arena)?;
-                        ends.push(arena.len());
+                        let made = match step {
+                            Step::Split => split(message, &mut arena)?,
+                            _ => order::enrich(message.value, &mut arena)?,
+                        };
+                        if made {
+                            keys.push(message.key);
+                            ends.push(arena.len());
+                        }
                     }
                     let starts = std::iter::once(0).chain(ends.iter().copied());
                     let values = starts.zip(&ends).map(|(start, end)| &arena[start..*end]);
-                    writer.write(epoch, batch.iter().map(|m| m.key).zip(values))?;
+                    writer.write(epoch, keys.into_iter().zip(values))?;
+                }
+                step @ (Step::ByHeader | Step::ByValue) => {
+                    let mut kept = Vec::new();
+                    for message in batch.iter() {
+                        let keep = match step {
+                            Step::ByHeader => message.header(&header) == Some(wanted.as_bytes()),
+                            _ => bidder(message)? % CLASSES == WANTED,
+                        };
+                        if keep {
+                            kept.push((message.key, message.value));
+                        }
+                    }
+                    writer.write(epoch, kept.into_iter())?;
                 }
             }
         }
@@ -162,7 +242,12 @@ fn commit(epochs: &mut Epochs, writer: &Writer, reader: &Reader, wait: bool) -> 
     Ok(epochs.empty())
 }
 
-fn split(message: Message<'_>, arena: &mut Vec<u8>) -> Result<()> {
+fn bidder(message: Message<'_>) -> Result<u64> {
+    let bid: Bidder = serde_json::from_slice(message.value).context("an event is no bid")?;
+    Ok(bid.bidder)
+}
+
+fn split(message: Message<'_>, arena: &mut Vec<u8>) -> Result<bool> {
     let bid: Bid<'_> = serde_json::from_slice(message.value).context("an event is no bid")?;
     let mut parts = bid.url.split('/').skip(3);
     let mut part = || parts.next().unwrap_or_default();
@@ -176,5 +261,5 @@ fn split(message: Message<'_>, arena: &mut Vec<u8>) -> Result<()> {
         dir3: part(),
     };
     serde_json::to_writer(arena, &split)?;
-    Ok(())
+    Ok(true)
 }

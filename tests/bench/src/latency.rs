@@ -1,17 +1,16 @@
 //! How long an event takes from its producer to a reader of what is derived from it.
 //!
 //! ```text
-//! producer, so many a second ─▶ input ─▶ contender ─▶ output ─▶ reader: now − the record's timestamp
-//!                                 └───── straight through Kafka ──────────▶┘
+//! producer, so many a second ─▶ input ─▶ contender ─▶ output ─▶ reader: now − when this bid was sent
+//!      └ notes when               └───── straight through Kafka ──────▶┘
 //! ```
-//! One clock: producer and reader are threads of this process, and a derived event inherits the
-//! timestamp of its source, which is when that was handed to the producer, in milliseconds.
+//! One clock: producer and reader are threads of this process, and a bid says which one it is.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use millstream_test_support::kafka_tools::KafkaTools;
@@ -19,17 +18,19 @@ use millstream_test_support::wait::Deadline;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
+use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::bid::Bids;
+use crate::bid::{Bids, number};
 use crate::contender::{Contender, Job};
-use crate::query::Query;
+use crate::workload::Workload;
 
 /// How long events may take altogether.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What is sent before anything counts: clients, caches and the plugin become warm.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(5);
 /// How often the producer sends what is due.
 const STEP: Duration = Duration::from_millis(1);
 
@@ -44,25 +45,43 @@ pub struct Plan<'a> {
     pub seconds: u32,
     pub seed: u64,
     pub folder: &'a Path,
-    /// See [`Job::properties`].
-    pub properties: &'a [String],
 }
 
-/// How long events took, in milliseconds, in order.
-pub struct Delays(Vec<i64>);
+/// How long events took, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Delays {
+    pub p50: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
 
 impl Delays {
-    /// Of these, in any order.
-    pub fn of(mut delays: Vec<i64>) -> Self {
-        delays.sort_unstable();
-        Self(delays)
+    /// Of microseconds in order.
+    fn of(delays: &[u64]) -> Self {
+        let at = |quantile: f64| {
+            let last = delays.len().saturating_sub(1);
+            let index = (last as f64 * quantile).round() as usize;
+            delays.get(index).copied().unwrap_or_default() as f64 / 1000.0
+        };
+        Self {
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: at(1.0),
+        }
     }
+}
 
-    /// The delay that this part of all events did not exceed.
-    pub fn at(&self, quantile: f64) -> i64 {
-        let last = self.0.len().saturating_sub(1);
-        let index = (last as f64 * quantile).round() as usize;
-        self.0.get(index).copied().unwrap_or_default()
+/// When each bid was sent, in microseconds since `begun`.
+struct Sent {
+    begun: Instant,
+    at: Vec<AtomicU64>,
+}
+
+impl Sent {
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -74,28 +93,24 @@ pub fn measure(kafka: &KafkaTools, bootstrap: &str, plan: &Plan<'_>) -> Result<D
     let (input, output) = (format!("{}-in", plan.topic), format!("{}-out", plan.topic));
     kafka.create_topic(&input, plan.partitions)?;
     kafka.create_topic(&output, plan.partitions)?;
-    let warm_up = u64::from(plan.rate) * WARM_UP.as_secs();
-    let events = warm_up + u64::from(plan.rate) * u64::from(plan.seconds);
+    let rate = u64::from(plan.rate);
+    let warm_up = rate * WARM_UP.as_secs();
+    let events = warm_up + rate * u64::from(plan.seconds);
     let job = Job {
-        query: Query::Q0,
+        workload: Workload::Q0,
         bootstrap,
-        group: &plan.topic,
+        groups: vec![plan.topic.clone()],
         input: &input,
         output: &output,
-        partitions: plan.partitions.try_into()?,
-        events,
+        partitions: plan.partitions,
+        // More than come: it goes on until it is ended.
+        events: u64::MAX,
+        seed: plan.seed,
         folder: plan.folder,
-        properties: plan.properties,
     };
-    let _process = plan
-        .contender
-        .map(|contender| contender.serve(&job))
-        .transpose()?;
-    let read = if plan.contender.is_some() {
-        &output
-    } else {
-        &input
-    };
+    let start = |contender: Contender| contender.start(&job, contender.launch(&job)?);
+    let _process = plan.contender.map(start).transpose()?;
+    let read = plan.contender.map_or(&input, |_| &output);
     let reader = reader(kafka, read, plan.partitions)?;
     let producer: BaseProducer = kafka
         .client()
@@ -106,38 +121,40 @@ pub fn measure(kafka: &KafkaTools, bootstrap: &str, plan: &Plan<'_>) -> Result<D
 
     // An event must have passed before the rate begins: starting up is not what is measured.
     let mut bids = Bids::new(plan.seed, events + 1);
-    send(&producer, &input, &mut bids, 1)?;
-    let mut seen = 0;
+    let sent = Arc::new(Sent {
+        begun: Instant::now(),
+        at: (0..=events).map(|_| AtomicU64::new(0)).collect(),
+    });
+    send(&producer, &input, &mut bids, 1, &sent)?;
     let mut delays = Vec::new();
-    receive(&reader, 1, &mut seen, &mut delays)?;
+    receive(&reader, &sent, 1, &mut delays)?;
     delays.clear();
 
     let failed = Arc::new(AtomicBool::new(false));
-    let (rate, topic, flag) = (plan.rate, input.clone(), failed.clone());
+    let (topic, flag, noted) = (input.clone(), failed.clone(), sent.clone());
     let sending = thread::spawn(move || {
-        let result = pace(&producer, &topic, bids, events, rate);
+        let result = pace(&producer, &topic, bids, events, rate, &noted);
         flag.store(result.is_err(), Ordering::Release);
         result
     });
-    while seen <= events && !failed.load(Ordering::Acquire) {
-        receive(&reader, seen + 1, &mut seen, &mut delays)?;
+    while (delays.len() as u64) < events && !failed.load(Ordering::Acquire) {
+        let next = delays.len() + 1;
+        receive(&reader, &sent, next, &mut delays)?;
     }
     sending
         .join()
         .map_err(|_| anyhow!("the producer panicked"))??;
-    ensure!(
-        seen == events + 1,
-        "{seen} events came out of {}",
-        events + 1
-    );
-    let counted = delays.split_off(usize::try_from(warm_up)?);
-    Ok(Delays::of(counted))
+    let mut counted = delays.split_off(usize::try_from(warm_up)?);
+    counted.sort_unstable();
+    kafka.delete_topic(&input)?;
+    kafka.delete_topic(&output)?;
+    Ok(Delays::of(&counted))
 }
 
-/// A reader of committed events from the beginning of a topic.
+/// A reader of all partitions from their beginning.
 ///
 /// # Errors
-/// No client can be made.
+/// The client cannot be made.
 pub fn reader(kafka: &KafkaTools, topic: &str, partitions: u32) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = kafka
         .client()
@@ -154,20 +171,22 @@ pub fn reader(kafka: &KafkaTools, topic: &str, partitions: u32) -> Result<BaseCo
     Ok(consumer)
 }
 
-/// Reads until so many events were seen.
-fn receive(reader: &BaseConsumer, until: u64, seen: &mut u64, delays: &mut Vec<i64>) -> Result<()> {
+/// Reads until so many delays are known, in microseconds.
+fn receive(reader: &BaseConsumer, sent: &Sent, until: usize, delays: &mut Vec<u64>) -> Result<()> {
     let deadline = Deadline::after(PATIENCE);
-    while *seen < until {
+    while delays.len() < until {
         if let Some(message) = reader.poll(Duration::from_millis(100)) {
             let message = message?;
-            let made = message
-                .timestamp()
-                .to_millis()
-                .context("a record without a timestamp")?;
-            delays.push(now_ms()? - made);
-            *seen += 1;
+            let now = sent.now();
+            let number = number(message.payload().unwrap_or_default()).context("no bid")?;
+            let at = sent.at.get(usize::try_from(number)?).context("not sent")?;
+            delays.push(now.saturating_sub(at.load(Ordering::Acquire)));
         }
-        ensure!(!deadline.passed(), "nothing comes after {seen} events");
+        ensure!(
+            !deadline.passed(),
+            "nothing comes after {} events",
+            delays.len()
+        );
     }
     Ok(())
 }
@@ -177,15 +196,16 @@ fn pace(
     topic: &str,
     mut bids: Bids,
     events: u64,
-    rate: u32,
+    rate: u64,
+    noted: &Sent,
 ) -> Result<()> {
     let begun = Instant::now();
-    let mut sent = 0;
-    while sent < events {
-        let due = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u64;
-        let count = due.min(events) - sent;
-        send(producer, topic, &mut bids, count)?;
-        sent += count;
+    let mut done = 0;
+    while done < events {
+        let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
+        let count = due.min(events) - done;
+        send(producer, topic, &mut bids, count, noted)?;
+        done += count;
         producer.poll(STEP);
     }
     producer
@@ -193,33 +213,31 @@ fn pace(
         .context("the input was not written")
 }
 
-fn send(producer: &BaseProducer, topic: &str, bids: &mut Bids, count: u64) -> Result<()> {
+fn send(
+    producer: &BaseProducer,
+    topic: &str,
+    bids: &mut Bids,
+    count: u64,
+    noted: &Sent,
+) -> Result<()> {
     let mut json = Vec::new();
     for bid in bids.take(usize::try_from(count)?) {
         json.clear();
         bid.write(&mut json);
         let key = bid.key();
-        let record = BaseRecord::to(topic)
-            .key(&key)
-            .payload(&json)
-            .timestamp(now_ms()?);
-        producer.send(record).map_err(|(error, _)| error)?;
+        let number = number(&json).context("no number")?;
+        let at = noted.at.get(usize::try_from(number)?).context("too many")?;
+        at.store(noted.now(), Ordering::Release);
+        let mut record = BaseRecord::to(topic).key(&key).payload(&json);
+        while let Err((error, unsent)) = producer.send(record) {
+            let full = RDKafkaErrorCode::QueueFull;
+            ensure!(error.rdkafka_error_code() == Some(full), "{error}");
+            producer.poll(STEP);
+            record = unsent;
+        }
     }
     producer.poll(Duration::ZERO);
     Ok(())
-}
-
-/// Milliseconds since 1970-01-01 UTC.
-///
-/// # Errors
-/// The clock of the machine stands before that.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what is measured is the time of the wall"
-)]
-pub fn now_ms() -> Result<i64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    Ok(i64::try_from(now.as_millis())?)
 }
 
 #[cfg(test)]
@@ -229,10 +247,9 @@ mod tests {
     /// An index that is off by one would take the worst delay for the 99th percentile of few.
     #[test]
     fn a_quantile_is_what_this_part_of_all_did_not_exceed() {
-        let delays = Delays((1..=101).collect());
-        assert_eq!(delays.at(0.0), 1);
-        assert_eq!(delays.at(0.5), 51);
-        assert_eq!(delays.at(0.99), 100);
-        assert_eq!(delays.at(1.0), 101);
+        let delays: Vec<u64> = (1..=101).map(|n| n * 1000).collect();
+        let delays = Delays::of(&delays);
+        let shown = [delays.p50, delays.p99, delays.max];
+        assert_eq!(shown.map(|ms| ms.round() as u64), [51, 100, 101]);
     }
 }

@@ -3,8 +3,8 @@
 //! The safe bindings allocate for each message or call back for each; the bound must not, or it
 //! would be no bound.
 
-use std::ffi::{CString, c_char, c_int, c_void};
-use std::ptr::{null_mut, slice_from_raw_parts};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr::{null, null_mut, slice_from_raw_parts};
 
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka_sys as sys;
@@ -14,7 +14,7 @@ use crate::deliveries::Deliveries;
 /// An error of librdkafka, in words.
 fn words(code: sys::rd_kafka_resp_err_t) -> String {
     // SAFETY: librdkafka returns a static, zero-terminated text for any code.
-    let text = unsafe { std::ffi::CStr::from_ptr(sys::rd_kafka_err2str(code)) };
+    let text = unsafe { CStr::from_ptr(sys::rd_kafka_err2str(code)) };
     text.to_string_lossy().into_owned()
 }
 
@@ -171,6 +171,27 @@ pub struct Message<'a> {
     pub offset: i64,
     pub key: &'a [u8],
     pub value: &'a [u8],
+    raw: &'a sys::rd_kafka_message_t,
+}
+
+impl<'a> Message<'a> {
+    /// The value of the last header of this name.
+    pub fn header(&self, name: &CStr) -> Option<&'a [u8]> {
+        let (mut headers, mut value, mut length) = (null_mut(), null(), 0);
+        // SAFETY: the message is alive; the list belongs to it and lives as long as it does.
+        let found = unsafe { sys::rd_kafka_message_headers(self.raw, &raw mut headers) };
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        // SAFETY: the list is alive, the name is zero-terminated, and both results can be written.
+        let found = unsafe {
+            sys::rd_kafka_header_get_last(headers, name.as_ptr(), &raw mut value, &raw mut length)
+        };
+        (found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| {
+            // SAFETY: librdkafka says that so many bytes from there belong to the message.
+            unsafe { bytes(value.cast_mut(), length) }
+        })
+    }
 }
 
 impl Batch<'_> {
@@ -189,6 +210,7 @@ impl Batch<'_> {
             key: unsafe { bytes(message.key, message.key_len) },
             // SAFETY: as for the key.
             value: unsafe { bytes(message.payload, message.len) },
+            raw: message,
         })
     }
 

@@ -1,78 +1,92 @@
-//! `make bench`: Millstream beside a bare librdkafka loop.
+//! `make bench`: Millstream beside a bare librdkafka loop and beside what people use today.
 //!
 //! ```text
-//! bids by seed ─▶ topic ─▶ contender (a process) ─▶ topic ─▶ tally == independent calculation
-//!                             │ watched from outside: commits, processor time, memory
-//!                             └ contenders alternate; medians, ratios ─▶ table, results/*.json
+//! events by seed ─▶ topic ─▶ contender (a process) ─▶ topic ─▶ tally == independent calculation
+//!                              │ watched from outside: commits, processor time, memory
+//!                              └ contenders alternate; medians, ratios ─▶ table, results/*.json, *.svg
 //! ```
 
 mod bid;
 mod bound;
+mod chart;
+mod comparison;
 mod contender;
 mod deliveries;
 mod deploys;
+mod embedded;
 mod flame;
+mod host;
+mod input;
+mod install;
 mod latency;
 mod librdkafka;
 mod measure;
+mod millstream;
+mod order;
+mod peers;
 mod profile;
-mod query;
+mod progress;
 mod report;
 mod spinning;
+mod table;
 mod topics;
+mod workload;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use millstream_test_support::kafka::{KafkaNode, Options};
 use millstream_test_support::workspace;
+use serde_json::json;
 
-use crate::bid::Bids;
-use crate::contender::{Contender, Job};
-use crate::query::{Query, expected};
+use crate::comparison::Comparison;
+use crate::contender::Contender;
 use crate::report::Report;
+use crate::workload::Workload;
 
-const PARTITIONS: u32 = 4;
-
-/// Compares Millstream with a bare librdkafka loop on one Kafka, which it starts itself.
+/// Compares Millstream with a bare librdkafka loop and with its peers on one Kafka, which it starts
+/// itself.
 #[derive(Parser, Debug)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Events of a run.
+    /// Events of a run; workloads of larger events take fewer.
     #[arg(long, default_value_t = 2_000_000)]
     events: u64,
-    /// Runs of each contender on each query; figures are their medians.
+    /// Runs of each contender on each workload; figures are their medians.
     #[arg(long, default_value_t = 3)]
     runs: u32,
     /// Seed of the events.
     #[arg(long, default_value_t = 22)]
     seed: u64,
     #[arg(long, value_enum, value_delimiter = ',', default_value = "q0,q22")]
-    queries: Vec<Query>,
+    workloads: Vec<Workload>,
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "bound,millstream,exactly-once,exactly-once-wide"
+        default_value = "bound,millstream,exactly-once,exactly-once-wide,embedded,kafka-streams,connect,python"
     )]
     contenders: Vec<Contender>,
-    /// Measure the time from produce to derived event instead, at so many events a second.
-    #[arg(long, value_name = "EVENTS_A_SECOND")]
-    latency: Option<u32>,
-    /// Sample each contender once instead, and write flame graphs and tables to this folder.
+    /// Measure the time from produce to derived event instead, at each of these rates: events a
+    /// second, or "half" for half of what the slowest contender manages.
+    #[arg(long, value_name = "RATE", value_delimiter = ',')]
+    latency: Vec<Rate>,
+    /// Sample each contender once instead (the bound, or Millstream on Kafka), and write flame graphs to
+    /// this folder.
     #[arg(long, value_name = "FOLDER")]
     profile: Option<PathBuf>,
     /// For how long, with --latency.
     #[arg(long, default_value_t = 20)]
     seconds: u32,
-    /// A property of librdkafka for the runtime, such as debug=eos; may be given again.
-    #[arg(long, value_name = "NAME=VALUE")]
-    property: Vec<String>,
-    /// Keep the figures as tests/bench/results/NAME.json and put them into tests/bench/README.md.
+    /// Install the contenders and do no more.
+    #[arg(long)]
+    install: bool,
+    /// Keep the figures as tests/bench/results/NAME.json and .svg, and put them into
+    /// tests/bench/README.md.
     #[arg(long, value_name = "NAME")]
     record: Option<String>,
 }
@@ -86,17 +100,34 @@ enum Command {
     Spinning(spinning::Arguments),
 }
 
+/// A rate of events.
+#[derive(Clone, Copy, Debug)]
+enum Rate {
+    EventsASecond(u32),
+    Half,
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "half" => Ok(Self::Half),
+            number => number
+                .parse()
+                .map(Self::EventsASecond)
+                .map_err(|error| format!("{error}; a rate is a number or \"half\"")),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match (&arguments.command, arguments.latency) {
-        (Some(Command::Bound(task)), _) => bound::run(task),
-        (Some(Command::Deploys(arguments)), _) => deploys::run(arguments),
-        (Some(Command::Spinning(arguments)), _) => spinning::run(arguments),
-        (None, Some(rate)) => delays(&arguments, rate),
-        (None, None) => match &arguments.profile {
-            Some(folder) => sample(&arguments, folder),
-            None => compare(&arguments),
-        },
+    let result = match &arguments.command {
+        Some(Command::Bound(task)) => bound::run(task),
+        Some(Command::Deploys(arguments)) => deploys::run(arguments),
+        Some(Command::Spinning(arguments)) => spinning::run(arguments),
+        None => run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,162 +138,38 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(arguments: &Arguments) -> Result<()> {
-    for contender in &arguments.contenders {
-        contender.check(&arguments.queries)?;
-    }
-    let bids = || Bids::new(arguments.seed, arguments.events);
-    let node = kafka_node()?;
-    let kafka = node.tools();
-    let broker = node.id().context("Kafka is not running")?;
-    kafka.create_topic("bids", PARTITIONS)?;
-    eprintln!("writing {} bids", arguments.events);
-    topics::fill(kafka, "bids", bids())?;
-
-    let folder = tempfile_folder()?;
+fn run(arguments: &Arguments) -> Result<()> {
     let mut report = Report::default();
-    for run in 0..arguments.runs {
-        for query in &arguments.queries {
-            let expected = expected(*query, bids());
-            // Whoever goes first meets a colder machine: they take turns.
-            let mut order = arguments.contenders.clone();
-            if run % 2 == 1 {
-                order.reverse();
-            }
-            for contender in order {
-                let name = format!("{}-{}-{run}", contender.name(), query.name());
-                kafka.create_topic(&name, PARTITIONS)?;
-                let job = Job {
-                    query: *query,
-                    bootstrap: node.bootstrap(),
-                    group: &name,
-                    input: "bids",
-                    output: &name,
-                    partitions: PARTITIONS.try_into()?,
-                    events: arguments.events,
-                    folder: folder.path(),
-                    properties: &arguments.property,
-                };
-                let figures = measure::measure(kafka, broker, contender, &job, expected)
-                    .with_context(|| name.clone())?;
-                kafka.delete_topic(&name)?;
-                eprintln!(
-                    "{name}: {:.0} events/s, {:.2} CPU s a million, {:.0} MiB; \
-                     Kafka {:.1} CPU s, others {:.1} CPU s",
-                    figures.events_per_second,
-                    figures.cpu_seconds_per_million,
-                    figures.max_resident_mib,
-                    figures.broker_cpu_seconds,
-                    figures.others_cpu_seconds
-                );
-                report.add(*query, contender, figures);
-            }
-        }
-    }
-    let table = report.table(&arguments.queries, &arguments.contenders);
-    println!("{table}");
-    let bench = workspace::root().join("tests/bench");
-    let name = arguments.record.as_deref().unwrap_or("latest");
-    let path = report.save(
-        &bench.join("results"),
-        name,
-        arguments.events,
-        arguments.seed,
-    )?;
-    let shown = path.strip_prefix(workspace::root()).unwrap_or(&path);
-    eprintln!("all figures: {}", shown.display());
-    if arguments.record.is_some() {
-        let circumstances = format!(
-            "{} events a run, median of {}; every run in `results/{name}.json`",
-            arguments.events, arguments.runs
-        );
-        report.record(&bench.join("README.md"), &circumstances, &table)?;
-    }
-    Ok(())
-}
-
-/// Samples each contender on each query, and prints where the time of an event goes.
-fn sample(arguments: &Arguments, folder: &Path) -> Result<()> {
-    profile::check()?;
-    for contender in &arguments.contenders {
-        contender.check(&arguments.queries)?;
+    let contenders = prepare(arguments, &mut report)?;
+    if arguments.install {
+        return Ok(());
     }
     let node = kafka_node()?;
-    let kafka = node.tools();
-    kafka.create_topic("bids", PARTITIONS)?;
-    topics::fill(kafka, "bids", Bids::new(arguments.seed, arguments.events))?;
-    let work = tempfile_folder()?;
-    let folder = &std::path::absolute(folder)?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for query in &arguments.queries {
-        for contender in &arguments.contenders {
-            let name = format!("{}-{}", contender.name(), query.name());
-            kafka.create_topic(&name, PARTITIONS)?;
-            let job = Job {
-                query: *query,
-                bootstrap: node.bootstrap(),
-                group: &name,
-                input: "bids",
-                output: &name,
-                partitions: PARTITIONS.try_into()?,
-                events: arguments.events,
-                folder: work.path(),
-                properties: &arguments.property,
-            };
-            let samples = folder.join(format!("{name}.data"));
-            let (status, _) = contender.start_sampled(&job, &samples)?.wait_for_cpu()?;
-            let log = fs::read_to_string(contender.log(work.path())).unwrap_or_default();
-            ensure!(status.success(), "{name} ended with {status}:\n{log}");
-            kafka.delete_topic(&name)?;
-            let flame = folder.join(format!("{name}.svg"));
-            let profile = profile::read(&samples, &flame, &name)?;
-            println!(
-                "{name}: {}\n\n{}",
-                flame.display(),
-                profile.table(arguments.events)
-            );
-        }
+    let folder = tempfile::Builder::new()
+        .prefix("millstream-bench-")
+        .tempdir()
+        .context("cannot make a folder for the contenders")?;
+    let comparison = Comparison {
+        node: &node,
+        folder: folder.path(),
+        contenders: &contenders,
+        runs: arguments.runs,
+        seed: arguments.seed,
+    };
+    if let Some(folder) = &arguments.profile {
+        return profile::run(&comparison, &arguments.workloads, arguments.events, folder);
     }
-    Ok(())
+    if arguments.latency.is_empty() {
+        for workload in &arguments.workloads {
+            comparison.compare(*workload, arguments.events, &mut report)?;
+        }
+    } else {
+        delays(arguments, &comparison, &mut report)?;
+    }
+    keep(arguments, &report)
 }
 
-/// Prints how long events take at a steady rate, straight through Kafka and through each contender.
-fn delays(arguments: &Arguments, rate: u32) -> Result<()> {
-    let node = kafka_node()?;
-    let folder = tempfile_folder()?;
-    println!(
-        "{rate} events/s for {} s, one q0 consumer; milliseconds from produce to reader\n\n\
-         | contender | p50 | p99 | p99.9 | max |\n| --- | ---: | ---: | ---: | ---: |",
-        arguments.seconds
-    );
-    for run in 0..arguments.runs {
-        let contenders = arguments.contenders.iter().copied();
-        let through = contenders.filter(|contender| *contender != Contender::Bound);
-        for contender in [None].into_iter().chain(through.map(Some)) {
-            let name = contender.map_or("straight", Contender::name);
-            let plan = latency::Plan {
-                contender,
-                topic: format!("{name}-{run}"),
-                partitions: PARTITIONS,
-                rate,
-                seconds: arguments.seconds,
-                seed: arguments.seed,
-                folder: folder.path(),
-                properties: &arguments.property,
-            };
-            let delays = latency::measure(node.tools(), node.bootstrap(), &plan)?;
-            println!(
-                "| {name} | {} | {} | {} | {} |",
-                delays.at(0.5),
-                delays.at(0.99),
-                delays.at(0.999),
-                delays.at(1.0)
-            );
-        }
-    }
-    Ok(())
-}
-
+/// A node that is set up for steady work.
 fn kafka_node() -> Result<KafkaNode> {
     KafkaNode::start_with(Options {
         heap: 1024,
@@ -271,9 +178,88 @@ fn kafka_node() -> Result<KafkaNode> {
     })
 }
 
-fn tempfile_folder() -> Result<tempfile::TempDir> {
-    tempfile::Builder::new()
-        .prefix("millstream-bench-")
-        .tempdir()
-        .context("cannot make a folder for the contenders")
+/// Installs the contenders; those of others may be missing, loudly.
+fn prepare(arguments: &Arguments, report: &mut Report) -> Result<Vec<Contender>> {
+    let mut ready = Vec::new();
+    for contender in &arguments.contenders {
+        match contender.prepare(&arguments.workloads) {
+            Ok(()) => ready.push(*contender),
+            Err(why) if contender.is_peer() => report.leave_out(*contender, &why),
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(ready)
+}
+
+fn delays(arguments: &Arguments, comparison: &Comparison<'_>, report: &mut Report) -> Result<()> {
+    for rate in &arguments.latency {
+        let rate = match rate {
+            Rate::EventsASecond(rate) => *rate,
+            Rate::Half => {
+                let mut maxima = Report::default();
+                comparison.compare(Workload::Q0, arguments.events, &mut maxima)?;
+                half(&maxima).context("no contender to take half of")?
+            }
+        };
+        comparison.delays(rate, arguments.seconds, report)?;
+    }
+    Ok(())
+}
+
+/// Half of the events a second that the slowest contender managed, so that all can follow.
+fn half(maxima: &Report) -> Option<u32> {
+    let medians = maxima
+        .pairs()
+        .into_iter()
+        .filter_map(|(workload, contender)| {
+            let summary = maxima.summary(workload, contender)?;
+            Some(summary.events_per_second.median)
+        });
+    let slowest = medians.min_by(f64::total_cmp)?;
+    Some((slowest / 2.0) as u32)
+}
+
+/// Prints the tables, and writes what is to be kept.
+fn keep(arguments: &Arguments, report: &Report) -> Result<()> {
+    let (figures, delays) = (table::figures(report), table::delays(report));
+    println!("{figures}{delays}");
+    let bench = workspace::root().join("tests/bench");
+    let results = bench.join("results");
+    let name = arguments.record.as_deref().unwrap_or("latest");
+    ensure!(!name.contains('/'), "a name is no path");
+    let asked = json!({
+        "events": arguments.events,
+        "runs": arguments.runs,
+        "seed": arguments.seed,
+        "seconds": arguments.seconds,
+    });
+    let path = report.save(&results, name, &asked)?;
+    let circumstances = table::circumstances(report);
+    let events = table::thousands(arguments.events as f64);
+    let mut length = format!("{events} events a run, median of {}", arguments.runs);
+    if figures.is_empty() {
+        length = format!(
+            "{} s at each rate, median of {}",
+            arguments.seconds, arguments.runs
+        );
+    } else {
+        let svg = chart::draw(report, &format!("{length}. {circumstances}"));
+        let picture = results.join(format!("{name}.svg"));
+        std::fs::write(&picture, svg)
+            .with_context(|| format!("cannot write {}", picture.display()))?;
+    }
+    let shown = path.strip_prefix(workspace::root()).unwrap_or(&path);
+    eprintln!("all figures: {}", shown.display());
+    if arguments.record.is_some() {
+        let page = bench.join("README.md");
+        let begin = format!("{length}; every run in `results/{name}.json`. {circumstances}");
+        if figures.is_empty() {
+            table::record(&page, "delays", &format!("{begin}\n\n{delays}"))?;
+        } else {
+            let picture = format!("![the table as a picture](results/{name}.svg)");
+            let block = format!("{picture}\n\n{begin}\n\n{figures}");
+            table::record(&page, "figures", &block)?;
+        }
+    }
+    Ok(())
 }

@@ -1,11 +1,13 @@
 //! One measured run, watched from outside in the same way for every contender.
 //!
 //! ```text
-//! start ── first commit seen (n0 at t0) ─────── all committed (t1) ── ended ── output checked
-//!                 rate = (events − n0) / (t1 − t0)          └ processor time of the whole process
+//! start ── first commit seen (n0 at t0) ── half (nh at th) ── all committed (t1) ── ended ── checked
+//!                 rate = (events − n0) / (t1 − t0)             └ processor time up to here
+//!                 second half = (events − nh) / (t1 − th)
 //! ```
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,29 +17,45 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::contender::{Contender, Job};
-use crate::query::Tally;
-use crate::topics::{self, Progress};
+use crate::progress::Progress;
+use crate::workload::Tally;
+use crate::{embedded, topics};
 
 /// How long a run may take.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// What a run showed.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// What a run showed. Events are counted once for each consumer that handles them.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Figures {
     /// From the first commit seen to the last: starting up is not in it.
     pub events_per_second: f64,
-    /// Of the contender alone, start and end included.
+    /// From the commit of one half to the last: what a virtual machine needs to become warm is not
+    /// in it either.
+    pub second_half_events_per_second: f64,
+    /// Of the contender alone, from its start to the last commit.
     pub cpu_seconds_per_million: f64,
+    /// The same for the second half.
+    pub second_half_cpu_seconds_per_million: f64,
+    /// Of the contender and of its broker.
+    pub all_cpu_seconds_per_million: f64,
     /// Resident at most.
     pub max_resident_mib: f64,
     /// From the start of the process until all is committed.
     pub seconds: f64,
-    /// Processor time of the broker, in seconds.
+    /// Processor time of the broker, in seconds; none where it is part of the contender.
     pub broker_cpu_seconds: f64,
     /// Processor time of all else on the machine: large numbers spoil a comparison.
     pub others_cpu_seconds: f64,
     /// Processor time of the whole machine.
     pub machine_cpu_seconds: f64,
+}
+
+/// A look at a run: how many events are committed, when, and what they cost so far.
+#[derive(Clone, Copy)]
+struct Look {
+    committed: u64,
+    at: Instant,
+    cpu: f64,
 }
 
 /// Runs a contender once and checks what it wrote.
@@ -51,75 +69,111 @@ pub fn measure(
     job: &Job<'_>,
     expected: Tally,
 ) -> Result<Figures> {
-    let words = || fs::read_to_string(contender.log(job.folder)).unwrap_or_default();
-    let progress = Progress::new(kafka, job.group, job.input, job.partitions)?;
+    let words = || {
+        let text = fs::read_to_string(contender.log(job.folder)).unwrap_or_default();
+        text[text.floor_char_boundary(text.len().saturating_sub(4000))..].to_owned()
+    };
+    // Before the clock starts: the embedded broker may have to be filled.
+    let name = contender.name();
+    let launch = contender.launch(job)?;
     let machine_before = machine_cpu()?;
     let broker_before = process_cpu(broker)?;
     let own_before = process_cpu(std::process::id())?;
 
-    let started = Instant::now();
-    let mut process = contender.start(job)?;
+    let begun = Instant::now();
+    let mut started = contender.start(job, launch)?;
+    let progress = match contender {
+        Contender::Embedded => Progress::embedded(&started, job),
+        _ => Progress::on_kafka(kafka, job)?,
+    };
+    let handled = job.handled();
     let deadline = Deadline::after(PATIENCE);
-    let mut first = None;
+    let (mut first, mut half): (Option<Look>, Option<Look>) = (None, None);
     let mut high_water = 0;
-    let finished = loop {
+    let mut cpu = 0.0;
+    let last = loop {
         // Before the look at progress: a process that ended after its last commit is no failure.
-        let ended = process.running().then_some(()).is_none();
-        high_water = high_water.max(process.high_water().unwrap_or(0));
-        let committed = progress.committed();
-        let now = Instant::now();
-        if committed > 0 && first.is_none() {
-            first = Some((committed, now));
+        let id = started.process.id();
+        let ended = !started.process.running();
+        if !ended {
+            cpu = process_cpu(id).unwrap_or(cpu);
         }
-        if committed >= job.events {
-            break now;
+        high_water = high_water.max(started.process.high_water().unwrap_or(0));
+        let look = Look {
+            committed: progress.committed(),
+            at: Instant::now(),
+            cpu,
+        };
+        if look.committed > 0 && first.is_none() {
+            first = Some(look);
         }
+        if look.committed >= handled / 2 && half.is_none() {
+            half = Some(look);
+        }
+        if look.committed >= handled {
+            break look;
+        }
+        let stands = look.committed;
         if ended {
-            bail!(
-                "{} ended at {committed} events:\n{}",
-                contender.name(),
-                words()
-            );
+            bail!("{name} ended at {stands} events:\n{}", words());
         }
         if deadline.passed() {
-            bail!(
-                "{} stands at {committed} events:\n{}",
-                contender.name(),
-                words()
-            );
+            bail!("{name} stands at {stands} events:\n{}", words());
         }
         step();
     };
-    let (status, cpu) = process.wait_for_cpu()?;
-    ensure!(
-        status.success(),
-        "{} ended with {status}:\n{}",
-        contender.name(),
-        words()
-    );
-    let broker_cpu = process_cpu(broker)? - broker_before;
+    let running = started.process.running();
+    if running {
+        cpu = process_cpu(started.process.id())?;
+        started.process.terminate()?;
+    }
+    let (status, whole) = started.process.wait_for_cpu()?;
+    if running {
+        // 143: ended by the signal, as a virtual machine says it.
+        let told = status.success()
+            || status.code() == Some(143)
+            || status.signal() == Some(libc::SIGTERM);
+        ensure!(told, "{name} ended with {status}:\n{}", words());
+    } else {
+        ensure!(status.success(), "{name} ended with {status}:\n{}", words());
+        cpu = whole.as_secs_f64();
+    }
+    let broker_cpu = match contender {
+        Contender::Embedded => 0.0,
+        _ => process_cpu(broker)? - broker_before,
+    };
     let own = process_cpu(std::process::id())? - own_before;
     let machine = machine_cpu()? - machine_before;
 
-    let written = topics::tally(kafka, job.output, job.query)?;
+    let written = match contender {
+        Contender::Embedded => embedded::tally(job)?,
+        _ => topics::tally(kafka, job.output, job.workload.step())?,
+    };
     ensure!(
         written == expected,
-        "{} wrote {written:?}, but {expected:?} was expected",
-        contender.name()
+        "{name} wrote {written:?}, but {expected:?} was expected"
     );
-    let (at_first, first) = first.context("no commit was seen")?;
-    let measured = finished.duration_since(first).as_secs_f64();
-    ensure!(
-        at_first < job.events && measured > 0.0,
-        "all was done before it was looked at: take more events"
-    );
+    let (first, half) = first.zip(half).context("no commit was seen")?;
+    let rate = |from: Look| {
+        let seconds = last.at.duration_since(from.at).as_secs_f64();
+        ensure!(
+            from.committed < handled && seconds > 0.0,
+            "all was done before it was looked at: take more events"
+        );
+        Ok((handled - from.committed) as f64 / seconds)
+    };
+    let million = handled as f64 / 1e6;
     Ok(Figures {
-        events_per_second: (job.events - at_first) as f64 / measured,
-        cpu_seconds_per_million: cpu.as_secs_f64() * 1e6 / job.events as f64,
+        events_per_second: rate(first)?,
+        second_half_events_per_second: rate(half)?,
+        cpu_seconds_per_million: cpu / million,
+        second_half_cpu_seconds_per_million: (cpu - half.cpu) * 1e6
+            / (handled - half.committed) as f64,
+        all_cpu_seconds_per_million: (cpu + broker_cpu) / million,
         max_resident_mib: high_water as f64 / 1_048_576.0,
-        seconds: finished.duration_since(started).as_secs_f64(),
+        seconds: last.at.duration_since(begun).as_secs_f64(),
         broker_cpu_seconds: broker_cpu,
-        others_cpu_seconds: (machine - broker_cpu - own - cpu.as_secs_f64()).max(0.0),
+        others_cpu_seconds: (machine - broker_cpu - own - whole.as_secs_f64()).max(0.0),
         machine_cpu_seconds: machine,
     })
 }

@@ -10,15 +10,18 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::flame;
+use crate::comparison::{Comparison, PARTITIONS};
+use crate::contender::{Contender, Job, Launch};
+use crate::workload::Workload;
+use crate::{flame, topics};
 
 /// Samples a second: a prime, so that no timer of the program keeps step with it.
-pub const FREQUENCY: u32 = 499;
+const FREQUENCY: u32 = 499;
 
 /// A part of an event's path, and how the functions that do it are recognized: a thread's name from
 /// its start, a function by a piece of its name. The first that matches counts, from the innermost
@@ -148,9 +151,58 @@ const PARTS: [(&str, &[&str]); 14] = [
 ];
 const OTHER: &str = "everything else";
 
-/// The command that runs another one and samples it.
-pub fn recorder(samples: &Path) -> (PathBuf, Vec<String>) {
-    let arguments = [
+/// Samples each contender on each workload once, and prints where the time of an event goes.
+///
+/// # Errors
+/// `perf` is missing, or a contender fails.
+pub fn run(
+    comparison: &Comparison<'_>,
+    workloads: &[Workload],
+    asked: u64,
+    folder: &Path,
+) -> Result<()> {
+    check()?;
+    let folder = std::path::absolute(folder)?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let kafka = comparison.node.tools();
+    for workload in workloads {
+        let events = workload.events(asked);
+        let input = format!("{}-in", workload.name());
+        kafka.create_topic(&input, PARTITIONS)?;
+        topics::fill(kafka, &input, workload.input(), comparison.seed, events)?;
+        for contender in comparison.contenders {
+            let name = format!("{}-{}", contender.name(), workload.name());
+            kafka.create_topic(&name, PARTITIONS)?;
+            let job = Job {
+                workload: *workload,
+                bootstrap: comparison.node.bootstrap(),
+                groups: vec![name.clone()],
+                input: &input,
+                output: &name,
+                partitions: PARTITIONS,
+                events,
+                seed: comparison.seed,
+                folder: comparison.folder,
+            };
+            let samples = folder.join(format!("{name}.data"));
+            let launch = sampled(*contender, contender.launch(&job)?, &samples);
+            let mut started = contender.start(&job, launch)?;
+            let (status, _) = started.process.wait_for_cpu()?;
+            let log = fs::read_to_string(contender.log(comparison.folder)).unwrap_or_default();
+            ensure!(status.success(), "{name} ended with {status}:\n{log}");
+            kafka.delete_topic(&name)?;
+            let flame = folder.join(format!("{name}.svg"));
+            let profile = read(&samples, &flame, &name)?;
+            println!("{name}: {}\n\n{}", flame.display(), profile.table(events));
+        }
+        kafka.delete_topic(&input)?;
+    }
+    Ok(())
+}
+
+/// The same, run to its end by one that samples it.
+fn sampled(contender: Contender, launch: Launch, samples: &Path) -> Launch {
+    let recording = [
         "record",
         "--quiet",
         "--event",
@@ -162,15 +214,26 @@ pub fn recorder(samples: &Path) -> (PathBuf, Vec<String>) {
         "--output",
         &samples.to_string_lossy(),
         "--",
-    ];
-    ("perf".into(), arguments.map(str::to_owned).to_vec())
+        &launch.program.to_string_lossy(),
+    ]
+    .map(str::to_owned);
+    let mut arguments = recording.to_vec();
+    arguments.extend(launch.arguments);
+    if contender.is_millstream() {
+        arguments.push("--until-idle".to_owned());
+    }
+    Launch {
+        program: "perf".into(),
+        arguments,
+        ..launch
+    }
 }
 
 /// Fails early, with what to do, where samples cannot be taken.
 ///
 /// # Errors
 /// `perf` is missing or may not sample.
-pub fn check() -> Result<()> {
+fn check() -> Result<()> {
     let tried = Command::new("perf")
         .args([
             "record",
@@ -195,15 +258,15 @@ pub fn check() -> Result<()> {
 }
 
 /// What the samples show.
-pub struct Profile {
+struct Profile {
     /// Samples by part, the largest first.
-    pub parts: Vec<(&'static str, u64)>,
-    pub samples: u64,
+    parts: Vec<(&'static str, u64)>,
+    samples: u64,
 }
 
 impl Profile {
     /// A row a part: nanoseconds of processor time an event, and the share of all.
-    pub fn table(&self, events: u64) -> String {
+    fn table(&self, events: u64) -> String {
         let mut table = String::from("| part | ns an event | share |\n| --- | ---: | ---: |\n");
         let nanoseconds =
             |samples: u64| samples as f64 * 1e9 / f64::from(FREQUENCY) / events.max(1) as f64;
@@ -223,7 +286,7 @@ impl Profile {
 ///
 /// # Errors
 /// `perf script` fails, or files cannot be written.
-pub fn read(samples: &Path, flame: &Path, title: &str) -> Result<Profile> {
+fn read(samples: &Path, flame: &Path, title: &str) -> Result<Profile> {
     let script = samples.with_extension("script");
     let status = Command::new("perf")
         .args([

@@ -16,9 +16,9 @@ use millstream_test_support::metrics::Scrape;
 use millstream_test_support::process::{self, Running, Site};
 use tokio::time::Instant;
 
-use crate::contender::{binary, component};
+use crate::deploys::delays::Delays;
 use crate::deploys::rest;
-use crate::latency::Delays;
+use crate::millstream::{binary, component};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Events of one request.

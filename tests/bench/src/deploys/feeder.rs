@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::latency::now_ms;
+use super::delays::now_ms;
 
 /// Between two looks at what is due.
 const STEP: Duration = Duration::from_millis(2);

@@ -9,6 +9,7 @@
 //! that the plugin writes, so that a reader sees which one made an event.
 
 mod check;
+pub mod delays;
 mod feeder;
 mod report;
 mod stage;

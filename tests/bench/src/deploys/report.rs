@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::check::Found;
+use super::delays::Delays;
 use super::stage::Stage;
 use super::watcher::Watcher;
 use super::window::Window;
 use super::{Delivery, Ground};
-use crate::latency::Delays;
 
 /// How long files must be left alone before they are read.
 const QUIET: Duration = Duration::from_millis(200);

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::feeder::Way;
 use super::{Delivery, Ground};
-use crate::contender::{binary, component};
 use crate::kafka_node;
+use crate::millstream::{binary, component};
 
 /// Partitions of the topics that all events go through.
 pub const PARTITIONS: u32 = 4;

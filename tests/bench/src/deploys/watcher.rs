@@ -17,9 +17,10 @@ use rdkafka::message::Message;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::delays::{Delays, now_ms};
 use super::feeder::{End, Way, rest};
 use super::stage::version_of;
-use crate::latency::{Delays, now_ms, reader};
+use crate::latency::reader;
 
 /// Between two looks at the embedded broker.
 const STEP: Duration = Duration::from_millis(4);

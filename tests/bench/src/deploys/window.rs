@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
+use super::delays::Delays;
 use super::feeder::rest;
 use super::stage::Stage;
 use super::watcher::Watcher;
-use crate::latency::Delays;
 use crate::measure::{machine_cpu, process_cpu};
 
 /// What was seen.

@@ -1,0 +1,134 @@
+//! The comparison: workload by workload, contenders in turn, on one Kafka.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use millstream_test_support::kafka::KafkaNode;
+
+use crate::contender::{Contender, Job};
+use crate::latency;
+use crate::measure::{self, Figures};
+use crate::report::{Report, named};
+use crate::topics;
+use crate::workload::{Workload, expected};
+
+/// Of every topic.
+pub const PARTITIONS: u32 = 4;
+
+/// What is compared.
+pub struct Comparison<'a> {
+    pub node: &'a KafkaNode,
+    pub folder: &'a Path,
+    pub contenders: &'a [Contender],
+    pub runs: u32,
+    pub seed: u64,
+}
+
+impl Comparison<'_> {
+    /// Lets each contender do a workload as often as is asked; about `asked` bids' work.
+    ///
+    /// # Errors
+    /// A contender fails, or writes something else than it should.
+    pub fn compare(&self, workload: Workload, asked: u64, report: &mut Report) -> Result<()> {
+        let kafka = self.node.tools();
+        let broker = self.node.id().context("Kafka is not running")?;
+        let events = workload.events(asked);
+        let input = format!("{}-in", workload.name());
+        eprintln!("{}: writing {events} events", workload.name());
+        kafka.create_topic(&input, PARTITIONS)?;
+        topics::fill(kafka, &input, workload.input(), self.seed, events)?;
+        let expected = expected(workload, self.seed, events)?;
+        for run in 0..self.runs {
+            let does = |contender: &Contender| contender.does(workload);
+            let mut order: Vec<Contender> = self.contenders.iter().copied().filter(does).collect();
+            // Whoever goes first meets a colder machine: they take turns.
+            if run % 2 == 1 {
+                order.reverse();
+            }
+            for contender in order {
+                let name = format!("{}-{}-{run}", contender.name(), workload.name());
+                let letters = format!("{name}-dlq");
+                for topic in [&name, &letters] {
+                    kafka.create_topic(topic, PARTITIONS)?;
+                }
+                let groups = (0..workload.consumers()).map(|number| format!("{name}-{number}"));
+                let job = Job {
+                    workload,
+                    bootstrap: self.node.bootstrap(),
+                    groups: groups.collect(),
+                    input: &input,
+                    output: &name,
+                    partitions: PARTITIONS,
+                    events,
+                    seed: self.seed,
+                    folder: self.folder,
+                };
+                let measured = measure::measure(kafka, broker, contender, &job, expected)
+                    .with_context(|| name.clone());
+                for topic in [&name, &letters] {
+                    kafka.delete_topic(topic)?;
+                }
+                match measured {
+                    Ok(figures) => {
+                        tell(&name, &figures);
+                        report.add(workload, contender, figures);
+                    }
+                    // What others do wrong is told, and no reason to throw all figures away.
+                    Err(why) if contender.is_peer() => report.leave_out(contender, &why),
+                    Err(why) => return Err(why),
+                }
+            }
+        }
+        kafka.delete_topic(&input)
+    }
+
+    /// Measures how long events take at a steady rate, straight through Kafka and through each
+    /// contender.
+    ///
+    /// # Errors
+    /// A contender fails, or not every event comes out.
+    pub fn delays(&self, rate: u32, seconds: u32, report: &mut Report) -> Result<()> {
+        for run in 0..self.runs {
+            let contenders = self.contenders.iter().copied();
+            // Producers and readers of the embedded broker are others than Kafka's.
+            let on_kafka = contenders.filter(|contender| *contender != Contender::Embedded);
+            for contender in [None].into_iter().chain(on_kafka.map(Some)) {
+                let name = contender.map_or("straight", Contender::name);
+                let plan = latency::Plan {
+                    contender,
+                    topic: format!("{name}-{rate}-{run}"),
+                    partitions: PARTITIONS,
+                    rate,
+                    seconds,
+                    seed: self.seed,
+                    folder: self.folder,
+                };
+                let delays = latency::measure(self.node.tools(), self.node.bootstrap(), &plan)
+                    .with_context(|| plan.topic.clone())?;
+                eprintln!(
+                    "{}, {rate} events/s: p50 {:.1}, p99 {:.1}, p99.9 {:.1} ms",
+                    named(contender),
+                    delays.p50,
+                    delays.p99,
+                    delays.p999
+                );
+                report.add_delays(rate, contender, delays);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tell(name: &str, figures: &Figures) {
+    eprintln!(
+        "{name}: {:.0} events/s ({:.0} in the second half), {:.2} CPU s a million ({:.2}), \
+         {:.0} MiB; Kafka {:.1} CPU s, others {:.1} CPU s",
+        figures.events_per_second,
+        figures.second_half_events_per_second,
+        figures.cpu_seconds_per_million,
+        figures.second_half_cpu_seconds_per_million,
+        figures.max_resident_mib,
+        figures.broker_cpu_seconds,
+        figures.others_cpu_seconds
+    );
+}
