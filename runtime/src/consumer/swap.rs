@@ -18,7 +18,6 @@ use super::partition::Partition;
 use super::probation::Ended;
 use super::runner::Runner;
 use super::status::State;
-use crate::mutation::{self, Mutation};
 use crate::plugin::Instance;
 
 /// How long the commit before partitions are taken again may take.
@@ -83,7 +82,7 @@ impl Runner {
     /// is committed.
     pub(super) fn take_again(&mut self, which: impl Fn(&Partition) -> bool, now: Instant) {
         for partition in self.partitions.values_mut() {
-            if which(partition) || mutation::is(Mutation::SwapTakesAgain) {
+            if which(partition) {
                 partition.halted_at = None;
                 partition.awaits_judgement = false;
                 partition.halted = Some("it is taken up again after a deploy".to_owned());
@@ -100,9 +99,7 @@ impl Runner {
             return;
         }
         let again = std::mem::take(&mut self.retaking);
-        if !mutation::is(Mutation::SwapTakesAgain)
-            && !self.commit_all(Instant::now() + COMMITTED_WITHIN).await
-        {
+        if !self.commit_all(Instant::now() + COMMITTED_WITHIN).await {
             tracing::warn!(
                 consumer = %self.settings().name,
                 "positions could not be committed in time; events of partitions that halted may come twice"

@@ -113,8 +113,17 @@ impl SimInstance {
             let text = format!("I7: a call with {events} events while the breaker is {phase}");
             world.trace.violate(about, text);
         }
+        let mut met = self.shared.met.lock();
         for event in batch.events {
             let place = (event.partition, event.offset);
+            if met.insert((life, number, place)) && event.attempt > 1 {
+                let text = format!(
+                    "I9: {} is new to version {number}, and comes with attempt {}",
+                    show(place.0, place.1),
+                    event.attempt
+                );
+                world.trace.violate(About::event(place.0, place.1), text);
+            }
             if life == world.life && world.skipped.contains(&place) {
                 let text = format!("skip: {} comes again", show(place.0, place.1));
                 world.trace.violate(About::event(place.0, place.1), text);

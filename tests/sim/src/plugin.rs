@@ -1,6 +1,6 @@
 //! A plugin whose good versions do what the value of each event says, and what a run knows of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     /// From when on it handles what it failed at before.
     pub(crate) mended: AtomicBool,
     pub(crate) seen: Mutex<BTreeMap<(u32, u64), u32>>,
+    /// Which events each version was called with, by life and version.
+    pub(crate) met: Mutex<BTreeSet<(u64, u64, (u32, u64))>>,
 }
 
 /// A version of the plugin under test, as one life of the consumer has it.
