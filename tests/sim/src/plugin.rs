@@ -65,6 +65,9 @@ pub fn reason(value: &str) -> Option<&'static str> {
 /// Counts attempts over instances, as a service outside of the sandbox would.
 type Attempts = Arc<Mutex<BTreeMap<(u32, u64), u32>>>;
 
+/// A life, a version of it, and the partition and offset of an event that it was called with.
+pub(crate) type Met = (u64, u64, (u32, u64));
+
 /// How it shows that what the plugin depends on is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
@@ -100,8 +103,7 @@ pub(crate) struct Shared {
     /// From when on it handles what it failed at before.
     pub(crate) mended: AtomicBool,
     pub(crate) seen: Mutex<BTreeMap<(u32, u64), u32>>,
-    /// Which events each version was called with, by life and version.
-    pub(crate) met: Mutex<BTreeSet<(u64, u64, (u32, u64))>>,
+    pub(crate) met: Mutex<BTreeSet<Met>>,
 }
 
 /// A version of the plugin under test, as one life of the consumer has it.
