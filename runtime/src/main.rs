@@ -7,7 +7,9 @@
 //! ```
 
 /// For librdkafka too, whose seven allocations a record were a third of all processor time on the
-/// Kafka path with the C library's allocator (tests/bench).
+/// Kafka path with the C library's allocator (tests/bench). Without huge pages (`no_thp`): blocks and
+/// records that cross threads made it take memory anew all the time, and two megabytes were cleared for
+/// some kilobytes (tests/bench/LOG.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

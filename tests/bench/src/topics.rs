@@ -8,13 +8,16 @@ use millstream_test_support::kafka_tools::KafkaTools;
 use millstream_test_support::wait::Deadline;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::input::{CLASS, Input};
 use crate::workload::{Step, Tally, count};
+
+/// How long a reader waits for the next event.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Writes the events of a workload to their topic.
 ///
@@ -54,7 +57,25 @@ pub fn fill(kafka: &KafkaTools, topic: &str, input: Input, seed: u64, events: u6
 /// # Errors
 /// The topic cannot be read to its end, or holds something else.
 pub fn tally(kafka: &KafkaTools, topic: &str, step: Step) -> Result<Tally> {
-    let ends = kafka.ends(topic)?;
+    let mut tally = Tally::default();
+    read(kafka, topic, |message| {
+        let key = message.key().unwrap_or_default();
+        let value = message.payload().unwrap_or_default();
+        count(step, &mut tally, key, value)
+    })?;
+    Ok(tally)
+}
+
+/// Reads all that is committed in a topic, each partition in its order.
+///
+/// # Errors
+/// The topic cannot be read to its end, or `take` fails.
+pub fn read(
+    kafka: &KafkaTools,
+    topic: &str,
+    mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<()>,
+) -> Result<()> {
+    let partitions = kafka.ends(topic)?.len();
     let consumer: BaseConsumer = kafka
         .client()
         .set("group.id", "millstream-bench-reader")
@@ -65,29 +86,24 @@ pub fn tally(kafka: &KafkaTools, topic: &str, step: Step) -> Result<Tally> {
         .set("enable.partition.eof", "true")
         .create()?;
     let mut list = TopicPartitionList::new();
-    let mut left: BTreeSet<i32> = BTreeSet::new();
-    for (partition, _) in (0..).zip(&ends) {
-        left.insert(partition);
-        list.add_partition_offset(topic, partition, Offset::Beginning)?;
+    let mut left: BTreeSet<i32> = (0..i32::try_from(partitions)?).collect();
+    for partition in &left {
+        list.add_partition_offset(topic, *partition, Offset::Beginning)?;
     }
     consumer.assign(&list)?;
-    let mut tally = Tally::default();
-    let mut deadline = Deadline::after(Duration::from_secs(60));
+    let mut deadline = Deadline::after(PATIENCE);
     while !left.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 left.remove(&partition);
             }
             Some(message) => {
-                let message = message?;
-                let key = message.key().unwrap_or_default();
-                let value = message.payload().unwrap_or_default();
-                count(step, &mut tally, key, value)?;
-                deadline = Deadline::after(Duration::from_secs(60));
+                take(&message?)?;
+                deadline = Deadline::after(PATIENCE);
             }
             None if deadline.passed() => bail!("{topic} cannot be read to the ends of {left:?}"),
             None => {}
         }
     }
-    Ok(tally)
+    Ok(())
 }

@@ -1,24 +1,19 @@
 //! Whether each event that was fed came out once, in its order, and the versions one after the other.
 
-use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
+use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use millstream_test_support::kafka_tools::KafkaTools;
 use millstream_test_support::process;
-use millstream_test_support::wait::Deadline;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
-use rdkafka::{Offset, TopicPartitionList};
 use serde::Deserialize;
 
 use super::feeder::End;
 use super::stage::{PARTITIONS, Stage, version_of};
+use crate::topics;
 
 /// Events of one request to the embedded broker.
 const LOOK: usize = 10_000;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a reader of all found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +39,7 @@ pub fn check(stage: &Stage, fed: u64) -> Result<Found> {
     ] {
         let mut take = |record: Record<'_>| tally.add(&record, source);
         match stage.way().end {
-            End::Kafka(tools) => kafka(&tools, topic, partitions, &mut take)?,
+            End::Kafka(tools) => kafka(&tools, topic, &mut take)?,
             End::Embedded(admin) => embedded(&admin, topic, partitions, &mut take)?,
         }
     }
@@ -127,49 +122,21 @@ impl Tally {
 fn kafka(
     tools: &KafkaTools,
     topic: &str,
-    partitions: u32,
     take: &mut impl FnMut(Record<'_>) -> Result<()>,
 ) -> Result<()> {
-    let consumer: BaseConsumer = tools
-        .client()
-        .set("group.id", "millstream-bench-check")
-        .set("enable.auto.commit", "false")
-        .set("fetch.queue.backoff.ms", "5")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .create()?;
-    let mut list = TopicPartitionList::new();
-    let mut left: BTreeSet<i32> = (0..i32::try_from(partitions)?).collect();
-    for partition in &left {
-        list.add_partition_offset(topic, *partition, Offset::Beginning)?;
-    }
-    consumer.assign(&list)?;
-    let mut deadline = Deadline::after(PATIENCE);
-    while !left.is_empty() {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                left.remove(&partition);
-            }
-            Some(message) => {
-                let message = message?;
-                let headers = message.headers().into_iter().flat_map(|headers| {
-                    headers.iter().filter_map(|header| {
-                        let value = String::from_utf8_lossy(header.value?).into_owned();
-                        Some((header.key.to_owned(), value))
-                    })
-                });
-                take(Record {
-                    key: message.key().unwrap_or_default(),
-                    value: message.payload().unwrap_or_default(),
-                    headers: headers.collect(),
-                })?;
-                deadline = Deadline::after(PATIENCE);
-            }
-            None if deadline.passed() => bail!("{topic} cannot be read to the ends of {left:?}"),
-            None => {}
-        }
-    }
-    Ok(())
+    topics::read(tools, topic, |message| {
+        let headers = message.headers().into_iter().flat_map(|headers| {
+            headers.iter().filter_map(|header| {
+                let value = String::from_utf8_lossy(header.value?).into_owned();
+                Some((header.key.to_owned(), value))
+            })
+        });
+        take(Record {
+            key: message.key().unwrap_or_default(),
+            value: message.payload().unwrap_or_default(),
+            headers: headers.collect(),
+        })
+    })
 }
 
 #[derive(Deserialize)]

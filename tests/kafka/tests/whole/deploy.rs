@@ -234,6 +234,13 @@ fn rebalances(runtime: &Running) -> Result<u64> {
     Ok(scrape.sum("millstream_rebalances_total", &[]) as u64)
 }
 
+/// Ends a runtime that must have had no rebalance since there were `before`.
+fn end_unmoved(runtime: Running, before: u64) -> Result<()> {
+    let after = rebalances(&runtime)?;
+    ensure!(before == after, "{} rebalances", after - before);
+    end(runtime)
+}
+
 fn end(mut runtime: Running) -> Result<()> {
     runtime.terminate()?;
     runtime.succeed(PATIENCE)
@@ -276,9 +283,7 @@ fn versions_are_swapped_while_lines_flow_and_no_reader_notices() -> Result<()> {
         Ok(())
     })?;
     until_past(&mut runtime, &sides, fed - 1)?;
-    let after = rebalances(&runtime)?;
-    ensure!(before == after, "{} rebalances", after - before);
-    end(runtime)?;
+    end_unmoved(runtime, before)?;
     for side in &sides {
         side.check(kafka, &lines, fed, &versions)?;
     }
@@ -325,9 +330,7 @@ fn a_wrong_plugin_is_taken_back_and_its_events_come_out_as_ever() -> Result<()> 
     until_past(&mut runtime, &sides, fed - 1)?;
     let drifts = runtime.scrape()?.sum("millstream_config_drift", &[]);
     ensure!(drifts as usize == sides.len(), "{drifts} consumers drift");
-    let after = rebalances(&runtime)?;
-    ensure!(before == after, "{} rebalances", after - before);
-    end(runtime)?;
+    end_unmoved(runtime, before)?;
     for side in &sides {
         side.check(kafka, &lines, fed, &versions)?;
     }
