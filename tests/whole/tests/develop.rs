@@ -280,11 +280,16 @@ fn a_case_of_a_dead_letter_runs_as_it_is() -> Result<()> {
     code(&project.test(&["--no-build"])?, 0).map(drop)
 }
 
+/// Waits for what may show for a moment only: it is not looked for a second time.
 fn until(running: &mut Running, what: &str, seen: impl Fn(&Running) -> bool) -> Result<()> {
-    let waited = eventually(what, PATIENCE, || seen(running) || !running.running());
+    let mut found = false;
+    let waited = eventually(what, PATIENCE, || {
+        found = seen(running);
+        found || !running.running()
+    });
     let shown = || format!("{}\n{}", running.logs(), running.stdout());
     waited.with_context(shown)?;
-    ensure!(seen(running), "it ended before {what}:\n{}", shown());
+    ensure!(found, "it ended before {what}:\n{}", shown());
     Ok(())
 }
 
