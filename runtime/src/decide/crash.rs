@@ -3,7 +3,7 @@
 //! ```text
 //!            committed with the position                at the next take-up
 //!  works     Watch { deaths 0, nothing }       ─death─▶ all that may have been in flight: present at 1
-//!  tries     Watch { deaths 1, 64 offsets }    ─death─▶ those: present at 2
+//!  tries     Watch { deaths 1, some offsets }  ─death─▶ those: present at 2
 //!  tries one Watch { deaths 2, 1 offset }      ─death─▶ that one: present at 3, not run again,
 //!                                                       unless the death is known to be none of its call
 //!  given up in order: no watch                 ───────▶ nothing is suspected
@@ -19,8 +19,8 @@ use std::ops::Range;
 /// An event that was present at so many deaths is not run again.
 pub const DEATHS: u32 = 3;
 
-/// Offsets that are named together when they are tried for the first time: one commit each would
-/// make every start after a SIGKILL slow.
+/// Offsets that are named together when they are tried for the first time, at least: one commit each
+/// would make every start after a SIGKILL slow.
 const TOGETHER: u64 = 64;
 
 /// Committed with the position of a partition that somebody works on.
@@ -72,6 +72,9 @@ pub struct Trial {
     recorded: Option<Watch>,
     /// So many of the events that are read next may have been in flight as well.
     unread: usize,
+    /// How many offsets are named together. As many as there are groups of them: a start after a death
+    /// costs a commit for each group, one after a second death a commit for each event of a group.
+    together: u64,
     /// One past the last of them that was read.
     read_to: u64,
     suspects: BTreeSet<u64>,
@@ -105,6 +108,7 @@ impl Trial {
             named: found.from..found.until,
             recorded: None,
             unread: in_flight,
+            together: (in_flight as u64).isqrt().max(TOGETHER),
             read_to: 0,
             suspects: BTreeSet::new(),
             under_way: None,
@@ -165,7 +169,7 @@ impl Trial {
                 until: offset.saturating_add(1),
             }
         } else {
-            let mut until = offset.saturating_add(TOGETHER);
+            let mut until = offset.saturating_add(self.together);
             if offset < self.named.start {
                 until = until.min(self.named.start);
             }

@@ -247,7 +247,7 @@ mod tests {
             ("previous_names", "previous_names = [\"old\"]"),
             ("group", "group = \"other\""),
             ("start", "start = \"end\""),
-            ("delivery", "delivery = \"exactly-once\""),
+            ("delivery", "delivery = \"at-most-once\""),
             ("ordering", "ordering = \"key\""),
             ("in_flight", "in_flight = { max_events = 500 }"),
             ("commit", "commit = { interval = \"1s\" }"),

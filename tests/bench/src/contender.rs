@@ -20,8 +20,6 @@ pub enum Contender {
     NoBreaker,
     /// The same with `delivery = "exactly-once"`.
     ExactlyOnce,
-    /// The same with a larger budget of events in flight: a transaction holds what it settles.
-    ExactlyOnceWide,
     /// Millstream on its embedded broker, which is part of its process.
     Embedded,
     /// Kafka Streams, at least once.
@@ -81,7 +79,6 @@ impl Contender {
             Self::Millstream => "millstream",
             Self::NoBreaker => "no-breaker",
             Self::ExactlyOnce => "exactly-once",
-            Self::ExactlyOnceWide => "exactly-once-wide",
             Self::Embedded => "embedded",
             Self::KafkaStreams => "kafka-streams",
             Self::KafkaStreamsExactlyOnce => "kafka-streams-exactly-once",
@@ -94,11 +91,7 @@ impl Contender {
     pub fn is_millstream(self) -> bool {
         matches!(
             self,
-            Self::Millstream
-                | Self::NoBreaker
-                | Self::ExactlyOnce
-                | Self::ExactlyOnceWide
-                | Self::Embedded
+            Self::Millstream | Self::NoBreaker | Self::ExactlyOnce | Self::Embedded
         )
     }
 
@@ -179,9 +172,6 @@ impl Contender {
         match self {
             Self::NoBreaker => "circuit_breaker = false",
             Self::ExactlyOnce => "delivery = \"exactly-once\"",
-            Self::ExactlyOnceWide => {
-                "delivery = \"exactly-once\"\nin_flight = { max_events = 50000 }"
-            }
             _ => "",
         }
     }

@@ -3,8 +3,15 @@
 use std::time::Duration;
 
 use super::super::problem::Problem;
-use super::super::resolved::{Batch, CommitCadence, InFlight};
+use super::super::resolved::{Batch, CommitCadence, Delivery, InFlight};
 use super::super::section::Section;
+
+/// Events in flight unless said otherwise.
+const IN_FLIGHT: u64 = 10_000;
+
+/// The same under exactly once. A transaction costs tens of milliseconds on a Kafka whatever it holds,
+/// and what it holds is in flight until its end: with fewer events it waits most of the time.
+const IN_TRANSACTIONS: u64 = 50_000;
 
 /// How much at once, in flight and until a commit.
 pub struct Budget {
@@ -14,7 +21,11 @@ pub struct Budget {
 }
 
 /// Checks the three sections against each other. A default gives way to what is written.
-pub fn budget(consumer: &mut Section<'_>) -> Budget {
+pub fn budget(consumer: &mut Section<'_>, delivery: Delivery) -> Budget {
+    let at_once = match delivery {
+        Delivery::ExactlyOnce => IN_TRANSACTIONS,
+        Delivery::AtMostOnce | Delivery::AtLeastOnce => IN_FLIGHT,
+    };
     let mut in_flight = consumer.section("in_flight");
     let max_events = in_flight.integer("max_events", 1..=10_000_000);
     let max_bytes = in_flight.size("max_bytes", 1 << 10..=1 << 40);
@@ -26,7 +37,7 @@ pub fn budget(consumer: &mut Section<'_>) -> Budget {
     let (flying_events, batch_events) = fit(
         &batch,
         "max_events",
-        (max_events, 10_000),
+        (max_events, at_once),
         (batch_events, 256),
     );
     let (flying_bytes, batch_bytes) = fit(

@@ -64,7 +64,7 @@ pub fn consumer(
         .integer("concurrency", 1..=most)
         .unwrap_or_else(|| cores.min(most)) as u32;
     let filter = filter::filter(&mut section);
-    let budget = budget::budget(&mut section);
+    let budget = budget::budget(&mut section, delivery);
     let limits = limits::limits(section.section("limits"), runtime, &budget.batch);
     let retry = retry::retry(section.section("retry"));
     let circuit_breaker = breaker::circuit_breaker(&mut section);

@@ -161,7 +161,7 @@ pub struct Batch {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct InFlight {
-    /// Events in flight.
+    /// Events in flight; 50,000 under exactly once unless said otherwise.
     #[schemars(extend("minimum" = 1, "maximum" = 10_000_000), extend("default" = 10_000))]
     pub max_events: Option<Or<u32>>,
     /// Bytes of the events in flight.
