@@ -6,7 +6,7 @@ use std::ops::Range;
 use millstream_wire as wire;
 use serde::Deserialize;
 
-use crate::{Error, Result};
+use crate::{Error, Field, Result, fields};
 
 /// One event. A view that copies nothing: pass it on by value.
 #[derive(Clone, Copy)]
@@ -43,6 +43,32 @@ impl<'a> Event<'a> {
         let value = self.value().ok_or_else(no_value)?;
         serde_json::from_slice(value)
             .map_err(|error| Error::decode(format!("not the JSON that was expected: {error}")))
+    }
+
+    /// Fields of a JSON object by their names, which is several times as fast as [`Self::json`] where
+    /// an object holds much more than is wanted: the rest is passed over without being parsed.
+    ///
+    /// ```
+    /// use millstream_plugin::prelude::*;
+    ///
+    /// fn cheap(event: Event<'_>, out: &mut Outbox) -> Result {
+    ///     let [price, url] = event.fields(["price", "url"])?;
+    ///     if price.parse::<u64>()? < 100 {
+    ///         out.text(&url.text()?)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let bid = r#"{"extra":{"url":1},"price":99,"url":"https:\/\/a"}"#;
+    /// # assert_eq!(Harness::function(cheap).run([TestEvent::text(bid)]).only_output().text(), "https://a");
+    /// ```
+    /// Of a name that comes twice the first counts. What is passed over is not checked to be JSON, and
+    /// what stands behind the last field that is wanted is not looked at.
+    ///
+    /// # Errors
+    /// A null value, or one that is no JSON object as far as it was looked at: rejected with the code
+    /// `decode`.
+    pub fn fields<const N: usize>(&self, names: [&'static str; N]) -> Result<[Field<'a>; N]> {
+        fields::find(self.value().ok_or_else(no_value)?, names)
     }
 
     /// The value of the last header of this name; `None` where there is none or it is null.

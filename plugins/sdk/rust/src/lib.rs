@@ -47,6 +47,7 @@ mod draft;
 mod error;
 mod event;
 mod export;
+mod fields;
 #[cfg(not(target_arch = "wasm32"))]
 mod harness;
 mod host;
@@ -63,6 +64,7 @@ pub use consumer::Consumer;
 pub use draft::Draft;
 pub use error::{Error, OrFail, Result};
 pub use event::{Event, Events, Position};
+pub use fields::Field;
 #[cfg(not(target_arch = "wasm32"))]
 pub use harness::{Answer, Derived, Failed, Harness, Run, TestEvent};
 pub use millstream_wire::{Limits, Remedy};
