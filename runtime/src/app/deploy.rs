@@ -360,6 +360,13 @@ impl Running {
         }
     }
 
+    /// What a consumer works with, where that has proved itself just now.
+    pub fn proven(&self, judged: &Judged) -> Option<&Version> {
+        let at_work = self.consumers.get(&judged.name)?;
+        let proven = judged.ended == Ended::Passed && at_work.generation == judged.generation;
+        proven.then_some(&at_work.version)
+    }
+
     /// A generation did not prove itself, and the one before took over again; what ran, and what
     /// runs.
     pub fn rolled_back(&mut self, judged: &Judged) -> Option<(Version, Version)> {
@@ -469,7 +476,7 @@ impl Running {
                 }
                 else => std::future::pending().await,
             };
-            if matches!(judged.ended, Ended::RolledBack { .. }) {
+            if judged.ended != Ended::Replaced {
                 return Ok(judged);
             }
         }

@@ -1,7 +1,7 @@
 //! What deploys leave on disk: overrides, what ran before, and its components.
 //!
 //! ```text
-//! FOLDER/deploys.json           per consumer: paused, pinned, refused, history
+//! FOLDER/deploys.json           per consumer: paused, pinned, refused, history, unproven
 //!        components/HEX.wasm    every component that one of them may go back to
 //! ```
 //! Components are kept, since a new build mostly takes the place of the old one's file.
@@ -100,6 +100,17 @@ impl DeployBook {
                 settings: Arc::new(self.with_build(&wanted.settings, &pinned)),
             },
         }
+    }
+
+    /// The version to begin with at a start that is to run this one: the one that was trusted before,
+    /// where it is on probation. `None` where it is not, or the other one is not there any more.
+    pub fn before_unproven(&self, version: &Version) -> Option<Version> {
+        let overrides = self.consumers.get(&*version.settings.name)?;
+        let before = overrides.before_unproven(&build(version))?;
+        self.component(&before.digest).exists().then(|| Version {
+            digest: before.digest.as_str().into(),
+            settings: Arc::new(self.with_build(&version.settings, before)),
+        })
     }
 
     /// The settings with another component, kept here, its configuration, and what else can change

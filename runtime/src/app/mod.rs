@@ -152,10 +152,6 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
         stuck_after,
         requests.clone(),
     ));
-    let state = admin_state(&config, &broker, &health, &metrics, &host);
-    let stop_admin = CancellationToken::new();
-    let serving = listeners.serve(state, &config, &stop_admin);
-
     let data_plane = tokio::runtime::Builder::new_multi_thread()
         .thread_name("millstream-data")
         .enable_all()
@@ -165,9 +161,14 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
         broker: broker.clone(),
         host,
         metrics: metrics.clone(),
-        health: health.clone(),
+        health,
         data_plane: data_plane.handle().clone(),
     };
+    let state = admin_state(&config, &surroundings);
+    let health = surroundings.health.clone();
+    let stop_admin = CancellationToken::new();
+    let serving = listeners.serve(state, &config, &stop_admin);
+
     let shutdown_timeout = config.runtime.shutdown_timeout;
     let current = Arc::new(Current::new(config));
     let first = current.get();
@@ -176,7 +177,15 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
         interrupted = signals.next() => Ok(Err(interrupted)),
     };
     let result = match started {
-        Ok(Ok((mut running, book))) => {
+        Ok(Ok(Started {
+            mut running,
+            book,
+            cut_short,
+        })) => {
+            if cut_short {
+                // Nobody has asked for anything yet: there is room.
+                let _ = requests.try_send(Request::reload("a probation was cut short"));
+            }
             metrics.reloaded(true, clock::now_ms());
             let admin = current.get().admin.listen;
             tracing::info!(consumers = running.len(), %admin, "running");
@@ -211,11 +220,16 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<RunSumma
     summarize(&current.get(), &options, &metrics, ended, begun.elapsed())
 }
 
+/// Consumers that have just begun.
+struct Started {
+    running: Running,
+    book: DeployBook,
+    /// Whether one of them runs what was trusted before, and is to try its own version again.
+    cut_short: bool,
+}
+
 /// Everything between an open broker and consumers at work.
-async fn start(
-    config: &Config,
-    surroundings: &Surroundings,
-) -> anyhow::Result<(Running, DeployBook)> {
+async fn start(config: &Config, surroundings: &Surroundings) -> anyhow::Result<Started> {
     let config = &fetched::fetched(config.clone()).await?;
     let (named, wrong) = reload::digests(config).await?;
     if !wrong.is_empty() {
@@ -225,23 +239,38 @@ async fn start(
     let mut loaded = Vec::new();
     for version in named {
         let version = book.follow(version);
+        let before = book.before_unproven(&version);
         let Surroundings { host, metrics, .. } = surroundings;
-        let ready = deploy::load(host, &version.settings, 1, metrics).await?;
+        let first = before.as_ref().unwrap_or(&version);
+        let ready = deploy::load(host, &first.settings, 1, metrics).await?;
         deploy::keep(&book, ready.version()).await;
-        loaded.push(ready);
+        loaded.push((ready, before.is_some()));
     }
     topics::prepare(config, None, &surroundings.broker).await?;
     let mut running = Running::new(surroundings.clone(), trial_room(config).await?);
-    for loaded in loaded {
+    let mut cut_short = false;
+    for (loaded, gives_way) in loaded {
         let version = loaded.version();
         let name = version.settings.name.clone();
         let overrides = book.of(&name);
         running.start(loaded, overrides.paused)?;
-        overrides.runs(deploy_book::build(&version));
+        if gives_way {
+            tracing::warn!(
+                consumer = %name,
+                "its probation was cut short: the version before runs first, and then it is tried again"
+            );
+            cut_short = true;
+        } else {
+            overrides.runs(deploy_book::build(&version));
+        }
     }
     deploy::show_overrides(&book, config, surroundings);
     surroundings.health.started();
-    Ok((running, book))
+    Ok(Started {
+        running,
+        book,
+        cut_short,
+    })
 }
 
 async fn open_book(config: &Config) -> anyhow::Result<DeployBook> {
@@ -290,18 +319,20 @@ async fn open(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
     Ok(opening.await.context("opening the broker panicked")??)
 }
 
-fn admin_state(
-    config: &Config,
-    broker: &Arc<dyn Broker>,
-    health: &Arc<RuntimeHealth>,
-    metrics: &Arc<Metrics>,
-    host: &Arc<Host>,
-) -> Arc<State> {
-    let (metrics, host, up) = (metrics.clone(), host.clone(), broker.clone());
+fn admin_state(config: &Config, surroundings: &Surroundings) -> Arc<State> {
+    let Surroundings { broker, health, .. } = surroundings;
+    let (metrics, host) = (surroundings.metrics.clone(), surroundings.host.clone());
+    let up = broker.clone();
+    let executors = [
+        tokio::runtime::Handle::current(),
+        surroundings.data_plane.clone(),
+    ];
     let scrape = move || {
+        let alive = |executor: &tokio::runtime::Handle| executor.metrics().num_alive_tasks();
         let probe = Probe {
             broker_up: up.up(),
             store: up.store_size(),
+            tasks: executors.each_ref().map(alive),
         };
         metrics.render(probe, host.hooks().custom_metrics.gather())
     };

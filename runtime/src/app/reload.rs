@@ -192,13 +192,19 @@ impl Reloader {
         Ok(ReloadReport::default())
     }
 
-    /// Writes down that a generation did not prove itself.
+    /// Writes down whether a generation has proved itself.
     pub async fn judged(&self, judged: &Judged, running: &mut Running) {
+        let mut book = self.book.lock().clone();
+        let overrides = book.of(&judged.name);
+        if let Some(proven) = running.proven(judged) {
+            if overrides.proven(&deploy_book::build(proven)) {
+                self.keep(book).await;
+            }
+            return;
+        }
         let Some((failed, now)) = running.rolled_back(judged) else {
             return;
         };
-        let mut book = self.book.lock().clone();
-        let overrides = book.of(&judged.name);
         let (from, to) = (deploy_book::build(&failed), deploy_book::build(&now));
         if from != to {
             overrides.rolled_back(from, to.clone());
@@ -366,6 +372,11 @@ impl Reloader {
             dry_run,
             ..ReloadReport::default()
         };
+        // Written down before one of them takes over: a process that dies right behind would trust it at
+        // its next start.
+        if !dry_run && announce(&steps, &mut book) {
+            save(book.clone()).await;
+        }
         for Ready {
             step,
             loaded,
@@ -392,7 +403,9 @@ impl Reloader {
                 (Change::Add | Change::Swap(_) | Change::StartAnew(_), None) => continue,
             }
             if let Some(version) = &version {
-                book.of(&step.consumer).runs(deploy_book::build(version));
+                if probation(&step, version).is_zero() {
+                    book.of(&step.consumer).runs(deploy_book::build(version));
+                }
             }
             report
                 .steps
@@ -415,14 +428,40 @@ impl Reloader {
     async fn keep(&self, book: DeployBook) {
         deploy::show_overrides(&book, &self.current.get(), &self.surroundings);
         *self.book.lock() = book.clone();
-        let saving = tokio::task::spawn_blocking(move || book.save());
-        let saved = saving
-            .await
-            .context("saving panicked")
-            .and_then(|saved| saved);
-        if let Err(error) = saved {
-            tracing::error!("what was done by hand will be forgotten at the next start: {error:#}");
+        save(book).await;
+    }
+}
+
+/// Notes which versions will have to prove themselves; whether there are any.
+fn announce(steps: &[Ready], book: &mut DeployBook) -> bool {
+    let mut any = false;
+    for ready in steps {
+        let version = ready.loaded.as_ref().map(Loaded::version);
+        if let Some(version) = version.filter(|one| !probation(&ready.step, one).is_zero()) {
+            let build = deploy_book::build(&version);
+            book.of(&ready.step.consumer).on_probation(build);
+            any = true;
         }
+    }
+    any
+}
+
+async fn save(book: DeployBook) {
+    let saving = tokio::task::spawn_blocking(move || book.save());
+    let saved = saving
+        .await
+        .context("saving panicked")
+        .and_then(|saved| saved);
+    if let Err(error) = saved {
+        tracing::error!("what was done by hand will be forgotten at the next start: {error:#}");
+    }
+}
+
+/// How long a version has to prove itself: one that takes over from another alone.
+fn probation(step: &Step, version: &Version) -> Duration {
+    match step.change {
+        Change::Swap(_) => version.settings.deploy.probation,
+        _ => Duration::ZERO,
     }
 }
 
@@ -433,13 +472,7 @@ fn describe(
     shadow: Option<ShadowReport>,
 ) -> ReloadStep {
     let (digest, probation) = match &version {
-        Some(Version { settings, digest }) => {
-            let probation = match step.change {
-                Change::Swap(_) => settings.deploy.probation,
-                _ => Duration::ZERO,
-            };
-            (digest.to_string(), probation)
-        }
+        Some(version) => (version.digest.to_string(), probation(&step, version)),
         None => (String::new(), Duration::ZERO),
     };
     let keys = step.change.keys().iter().map(|key| (*key).to_owned());

@@ -59,6 +59,9 @@ pub struct Overrides {
     refused: BTreeSet<Build>,
     /// What ran, the newest last.
     history: Vec<Build>,
+    /// What took over last and has still to prove itself, and what was trusted before.
+    #[serde(default)]
+    unproven: Option<(Build, Build)>,
 }
 
 /// Why a wish is not granted.
@@ -151,8 +154,32 @@ impl Overrides {
         self.pin(to, Cause::Rollback);
     }
 
-    /// This build runs from now on.
+    /// This build runs from now on, and has to prove itself against the one that was trusted last.
+    pub fn on_probation(&mut self, build: Build) {
+        let trusted = match self.unproven.take() {
+            Some((_, trusted)) => Some(trusted),
+            None => self.history.last().cloned(),
+        };
+        self.runs(build.clone());
+        self.unproven = trusted.map(|trusted| (build, trusted));
+    }
+
+    /// This build has proved itself; whether that is news.
+    pub fn proven(&mut self, build: &Build) -> bool {
+        let news = self.unproven.take_if(|(unproven, _)| unproven == build);
+        news.is_some()
+    }
+
+    /// The build to begin with where this one is to run: the one before, while it has not proved itself.
+    /// A start would trust it else, for no better reason than that the process died.
+    pub fn before_unproven(&self, build: &Build) -> Option<&Build> {
+        let (unproven, trusted) = self.unproven.as_ref()?;
+        (unproven == build && trusted != build).then_some(trusted)
+    }
+
+    /// This build runs from now on, and is trusted.
     pub fn runs(&mut self, build: Build) {
+        self.unproven = None;
         if self.history.last() != Some(&build) {
             self.history.push(build);
             let over = self.history.len().saturating_sub(REMEMBERED);
@@ -163,7 +190,9 @@ impl Overrides {
     /// Every digest that may be asked for again.
     pub fn digests(&self) -> impl Iterator<Item = &String> {
         let pinned = self.pinned.iter().map(|(build, _)| build);
-        self.history.iter().chain(pinned).map(|build| &build.digest)
+        let trusted = self.unproven.iter().map(|(_, trusted)| trusted);
+        let all = self.history.iter().chain(pinned).chain(trusted);
+        all.map(|build| &build.digest)
     }
 
     fn pin(&mut self, build: Build, cause: Cause) {
@@ -262,6 +291,33 @@ mod tests {
             Overrides::default().roll_back(None),
             Err(Refusal::NothingBefore)
         );
+    }
+
+    /// A process that dies while a build proves itself would have it trusted at the next start.
+    #[test]
+    fn what_has_not_proved_itself_gives_way_at_a_start() {
+        let mut overrides = upgraded();
+        overrides.on_probation(build("c"));
+        overrides.on_probation(build("d"));
+        let before =
+            |overrides: &Overrides, of: &str| overrides.before_unproven(&build(of)).cloned();
+        assert_eq!(
+            before(&overrides, "d"),
+            Some(build("b")),
+            "c was never trusted"
+        );
+        assert_eq!(
+            before(&overrides, "e"),
+            None,
+            "the file names another one by now"
+        );
+        assert!(!overrides.proven(&build("c")), "it was judged too late");
+        assert!(overrides.proven(&build("d")) && before(&overrides, "d").is_none());
+
+        overrides.on_probation(build("e"));
+        overrides.rolled_back(build("e"), build("d"));
+        overrides.runs(build("d"));
+        assert_eq!(before(&overrides, "e"), None);
     }
 
     /// A rollback after a rollback would go forth again to what was just taken back.

@@ -31,6 +31,7 @@ struct Process {
     violations: Mutex<BTreeMap<&'static str, u64>>,
 }
 
+const EXECUTORS: [&str; 2] = ["control", "data"];
 const CACHE_RESULTS: [&str; 3] = ["hit", "miss", "rejected"];
 
 /// Figures that another part of the runtime knows at the time of the scrape.
@@ -39,6 +40,8 @@ pub struct Probe {
     pub broker_up: bool,
     /// Bytes of the embedded store, and bytes free beside it.
     pub store: Option<(u64, u64)>,
+    /// Tasks alive on the executors of the control plane and of the data plane.
+    pub tasks: [usize; 2],
 }
 
 /// Every metric of one runtime.
@@ -175,6 +178,15 @@ impl Metrics {
         for (name, help, value) in single {
             out.gauge(name, help, |add| add(&[], value));
         }
+        out.gauge(
+            "executor_tasks",
+            "Tasks alive on an executor: those of the control plane, and those of the consumers.",
+            |add| {
+                for (executor, tasks) in EXECUTORS.iter().zip(probe.tasks) {
+                    add(&[("executor", executor)], tasks as f64);
+                }
+            },
+        );
         if let Some((bytes, free)) = probe.store {
             out.gauge(
                 "store_bytes",

@@ -33,6 +33,7 @@ fn shown() -> BTreeSet<String> {
     }
     metrics.violated("I4");
     let probe = Probe {
+        tasks: [1, 1],
         broker_up: true,
         store: Some((1, 1)),
     };

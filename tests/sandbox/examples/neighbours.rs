@@ -80,15 +80,17 @@ fn main() -> Result<()> {
 fn idle(lanes: &tokio::runtime::Runtime, plugin: &Arc<dyn Plugin>) -> Result<()> {
     lanes.block_on(async {
         drop(plugin.instantiate().await?);
-        let before = memory::resident()?;
+        let before = (memory::taken()?, memory::resident()?);
         let mut instances = Vec::new();
         for _ in 0..1_000 {
             instances.push(plugin.instantiate().await?);
         }
-        let after = memory::resident()?.saturating_sub(before);
+        let after = (memory::taken()?, memory::resident()?);
+        let more = |after: u64, before: u64| after.saturating_sub(before) as f64 / 1_048_576.0;
         println!(
-            "1,000 idle instances             {:>8.1} MiB",
-            after as f64 / 1_048_576.0
+            "1,000 idle instances             {:>8.1} MiB; {:.1} with the plugin's image once for each",
+            more(after.0, before.0),
+            more(after.1, before.1)
         );
         anyhow::Ok(())
     })

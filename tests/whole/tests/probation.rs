@@ -138,10 +138,42 @@ fn a_version_that_fails_is_taken_back_and_the_one_before_handles_its_events() ->
     until_settled(&mut running, "ok", 100)?;
     ensure!(report(&running)?["drift"] == true);
     stage.configure("config = { init = \"honest\", edition = 2 }\n")?;
-    until_deployed(&mut running, "ok", 2.0)?;
+    // Its answer comes when what is new applies.
+    ensure!(stage.reload()?.status == 200);
     ensure!(report(&running)?["drift"] == false);
     running.terminate()?;
     running.succeed(PATIENCE)
+}
+
+/// A start trusted whatever the file names: a version that has the process killed, by its memory for
+/// instance, would have been the only one that nothing is asked of.
+#[test]
+fn a_version_that_has_not_proved_itself_is_on_probation_after_a_kill_too() -> Result<()> {
+    let stage = Stage::new(
+        "delivery = \"exactly-once\"\nordering = \"key\"\ndeploy = { probation = \"10m\" }\n",
+    )?;
+    stage.configure(GOOD)?;
+    let mut running = stage.site.start(&[])?;
+    running.until_ready(PATIENCE)?;
+    stage.produce(&running, "reject", 0..50)?;
+    until_settled(&mut running, "ok", 50)?;
+    stage.configure(BAD)?;
+    let answer = stage.reload()?;
+    ensure!(answer.status == 200, "{answer:?}");
+    until_deployed(&mut running, "ok", 2.0)?;
+    running.kill9()?;
+
+    let mut running = stage.site.start(&[])?;
+    until_deployed(&mut running, "ok", 2.0)?;
+    stage.produce(&running, "reject", 50..400)?;
+    until_deployed(&mut running, "rolled_back", 1.0)?;
+    until_settled(&mut running, "ok", 350)?;
+    running.terminate()?;
+    running.succeed(PATIENCE)?;
+    let derived = events::all(&stage.site, "derived")?;
+    ensure!(derived.len() == 400, "{} derived events", derived.len());
+    ensure!(events::all(&stage.site, "dlq")?.is_empty());
+    Ok(())
 }
 
 /// Its calls all went well: who looked at them alone would trust it, and give its events up.

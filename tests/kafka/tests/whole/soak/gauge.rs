@@ -21,6 +21,8 @@ pub struct Sample {
     /// Since the start of the run.
     pub at: Duration,
     pub vitals: Vitals,
+    /// Alive on the runtime's executors.
+    pub tasks: f64,
     /// Of all consumers and partitions.
     pub lag: f64,
     pub in_flight: f64,
@@ -86,6 +88,7 @@ impl Gauge {
         Ok(Sample {
             at: self.start.elapsed(),
             vitals: Vitals::of(self.id).context("the lasting runtime has ended")?,
+            tasks: sum("millstream_executor_tasks"),
             lag: sum("millstream_consumer_lag_events"),
             in_flight: sum("millstream_in_flight_events"),
             in_flight_bytes: sum("millstream_in_flight_bytes"),

@@ -23,8 +23,9 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 ///   passes this within half an hour at the rate of the feeder, as it works on each line three times.
 /// - Handles: the scrape's own connection, and files that the store opens and closes as it compacts.
 /// - Threads: those of tokio for blocking work come with it and go after ten idle seconds.
+/// - Tasks: those of the connections that are being served, and of calls under way.
 type Flat = (&'static str, fn(&Sample) -> f64, Tolerance);
-const FLAT: [Flat; 3] = [
+const FLAT: [Flat; 4] = [
     (
         "memory resident, MiB",
         |sample| sample.vitals.resident as f64 / MEBIBYTE,
@@ -47,6 +48,14 @@ const FLAT: [Flat; 3] = [
         Tolerance {
             share: 0.0,
             least: 2.0,
+        },
+    ),
+    (
+        "tasks of the executors",
+        |sample| sample.tasks,
+        Tolerance {
+            share: 0.0,
+            least: 4.0,
         },
     ),
 ];
@@ -104,7 +113,6 @@ pub fn written(minutes: u32, courses: &[Course]) -> String {
     for course in courses {
         text += &one(course);
     }
-    text += "\nTasks of the runtime's executors are not in its metrics, and were not looked at.\n";
     text
 }
 
@@ -118,8 +126,8 @@ fn one(course: &Course) -> String {
         format!("does not hold: {}", faults.join("; "))
     };
     let _ = writeln!(text, "**Verdict:** {verdict}\n");
-    text += "| minute | lines | memory, MiB | handles | threads | processor | lag, least | lag, most | in flight, most | its KiB | breaker opened | dead letters | rebalances | commits |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
+    text += "| minute | lines | memory, MiB | handles | threads | tasks | processor | lag, least | lag, most | in flight, most | its KiB | breaker opened | dead letters | rebalances | commits |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
     let mut before: Option<&Sample> = None;
     let mut lines_before = 0;
     for (number, samples) in course.by_minute() {
@@ -140,10 +148,10 @@ fn one(course: &Course) -> String {
             .iter()
             .map(|sample| sample.lag)
             .fold(f64::MAX, f64::min);
-        let [memory, handles, threads] = FLAT.map(|(_, figure, _)| middle(figure));
+        let [memory, handles, threads, tasks] = FLAT.map(|(_, figure, _)| middle(figure));
         let _ = writeln!(
             text,
-            "| {number} | {} | {memory:.1} | {handles} | {threads} | {:.0} % | {least} | {} | {} | {:.0} | {} | {} | {} | {} |",
+            "| {number} | {} | {memory:.1} | {handles} | {threads} | {tasks} | {:.0} % | {least} | {} | {} | {:.0} | {} | {} | {} | {} |",
             lines - lines_before,
             share(since, last) * 100.0,
             most(|sample| sample.lag),
