@@ -8,32 +8,40 @@
 //! control plane: this runtime (admin, compile, watch)     data plane: a runtime of its own (consumers)
 //! ```
 
+mod account;
 mod deploy;
 mod deploy_book;
 mod fetched;
 mod health;
 mod idle;
+mod listeners;
 pub mod quiet;
 mod reload;
+mod signals;
 mod topics;
 mod watch;
 mod wish;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::account::summarize;
+pub use self::account::{ConsumerSummary, RunProgress, RunSummary};
 use self::deploy::{Running, Surroundings};
 use self::deploy_book::DeployBook;
 use self::health::RuntimeHealth;
+use self::listeners::Listeners;
 use self::reload::{Current, Reloader, Request};
-use crate::admin::{self, Certificate, NotDone, State, Wish};
+use self::signals::Signals;
+use self::work::{Waits, wait};
+use crate::admin::State;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::kafka::KafkaBroker;
 use crate::broker::remote::store_id;
@@ -41,11 +49,8 @@ use crate::broker::{Broker, BrokerError};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::consumer::trial_room::TrialRoom;
-use crate::metrics::{Metrics, Outcome, Probe};
+use crate::metrics::{Metrics, Probe};
 use crate::plugin::Host;
-
-/// How often the progress of a run is shown.
-const PROGRESS: Duration = Duration::from_millis(200);
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -59,40 +64,6 @@ pub struct RunOptions {
     pub watch_plugins: bool,
     /// Where to put the state of the run a few times a second, for whoever shows it.
     pub progress: Option<tokio::sync::watch::Sender<RunProgress>>,
-}
-
-/// The state of a run, all consumers together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RunProgress {
-    pub consumed: u64,
-    pub settled: u64,
-    pub produced: u64,
-    pub dead_letters: u64,
-    /// Events that wait in the topics.
-    pub lag: u64,
-}
-
-/// What a run did.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RunSummary {
-    pub duration: Duration,
-    /// In the order of the configuration.
-    pub consumers: Vec<ConsumerSummary>,
-    /// Why the run counts as failed; `None` where it did what it was asked to.
-    pub failure: Option<String>,
-    /// Whether it ended by SIGINT.
-    pub interrupted: bool,
-}
-
-/// What one consumer did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConsumerSummary {
-    pub name: String,
-    pub consumed: u64,
-    /// Events by outcome: `ok`, `filtered`, `dropped`, `dead_lettered`, `abandoned`.
-    pub settled: Vec<(String, u64)>,
-    /// Derived events by output.
-    pub produced: Vec<(String, u64)>,
 }
 
 /// Why the runtime did not start, where the exit code depends on it.
@@ -346,187 +317,6 @@ fn admin_state(config: &Config, surroundings: &Surroundings) -> Arc<State> {
     Arc::new(state.with_operator(health.clone()))
 }
 
-/// The sockets of the control plane, bound before anything else starts.
-struct Listeners {
-    admin: TcpListener,
-    certificate: Option<Arc<Certificate>>,
-    metrics: Option<TcpListener>,
-}
-
-impl Listeners {
-    async fn bind(admin: &config::Admin) -> anyhow::Result<Self> {
-        let bind = async |address: std::net::SocketAddr, key: &str| {
-            TcpListener::bind(address).await.map_err(|error| {
-                StartFailure::Host(format!(
-                    "cannot listen on {address} ({key}): {error}; stop what holds the port, or name another one"
-                ))
-            })
-        };
-        let certificate = match admin.tls.clone() {
-            None => None,
-            Some(tls) => {
-                let reading = tokio::task::spawn_blocking(move || Certificate::read(&tls));
-                let read = reading.await.context("reading the certificate panicked")?;
-                let unfit = |unfit| StartFailure::Configuration(format!("[admin] tls: {unfit}"));
-                Some(read.map_err(unfit)?)
-            }
-        };
-        Ok(Self {
-            certificate,
-            admin: bind(admin.listen, "[admin] listen").await?,
-            metrics: match admin.metrics_listen {
-                Some(address) => Some(bind(address, "[metrics] listen").await?),
-                None => None,
-            },
-        })
-    }
-
-    fn serve(
-        self,
-        state: Arc<State>,
-        config: &Config,
-        stop: &CancellationToken,
-    ) -> tokio::task::JoinHandle<()> {
-        let (admin, stop) = (config.admin.clone(), stop.clone());
-        tokio::spawn(async move {
-            let metrics = async {
-                if let Some(listener) = self.metrics {
-                    admin::serve_metrics(listener, state.clone(), stop.clone()).await;
-                }
-            };
-            tokio::join!(
-                admin::serve(
-                    self.admin,
-                    self.certificate,
-                    state.clone(),
-                    &admin,
-                    stop.clone()
-                ),
-                metrics
-            );
-        })
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for one; true for SIGINT.
-    async fn next(&mut self) -> bool {
-        tokio::select! {
-            _ = self.terminate.recv() => false,
-            _ = self.interrupt.recv() => true,
-        }
-    }
-}
-
-/// What a runtime at work needs beside its consumers.
-struct Waits<'a> {
-    current: &'a Current,
-    options: &'a RunOptions,
-    reloader: &'a Reloader,
-    surroundings: &'a Surroundings,
-}
-
-/// Works, and deploys what is new, until a signal comes, a consumer fails, or everything is processed.
-async fn wait(
-    waits: Waits<'_>,
-    running: &mut Running,
-    signals: &mut Signals,
-    hang_up: &mut tokio::signal::unix::Signal,
-    asked: &mut mpsc::Receiver<Request>,
-) -> Ended {
-    let Waits {
-        current,
-        options,
-        reloader,
-        surroundings:
-            Surroundings {
-                broker,
-                metrics,
-                health,
-                ..
-            },
-    } = waits;
-    let idle = async {
-        match options.until_idle {
-            Some(patience) => idle::wait(current, broker, health, patience).await,
-            None => std::future::pending().await,
-        }
-    };
-    let progress = async {
-        let mut ticks = tokio::time::interval(PROGRESS);
-        while let Some(sender) = &options.progress {
-            ticks.tick().await;
-            // Nobody may be looking any more.
-            let _ = sender.send(progress(&current.get(), metrics, health));
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::pin!(idle, progress);
-    loop {
-        let request = tokio::select! {
-            interrupted = signals.next() => return Ended::Signal { interrupted },
-            error = broker.broken() => return Ended::Failed(error.into()),
-            happened = running.next() => match happened {
-                Ok(judged) => {
-                    reloader.judged(&judged, running).await;
-                    continue;
-                }
-                Err(error) => return Ended::Failed(error),
-            },
-            result = &mut idle => return match result {
-                Ok(()) => Ended::Idle,
-                Err(reason) => Ended::Stuck(reason),
-            },
-            () = &mut progress => return Ended::Idle,
-            _ = hang_up.recv() => Request::reload("SIGHUP"),
-            Some(request) = asked.recv() => request,
-        };
-        if let Wish::Pause(consumer) | Wish::Resume(consumer) = &request.wish {
-            let (consumer, paused) = (consumer.clone(), matches!(request.wish, Wish::Pause(_)));
-            reloader.pause(request, &consumer, paused, running).await;
-            continue;
-        }
-        // A server may take minutes to send a plugin.
-        let reading = reloader.read();
-        tokio::pin!(reading);
-        let read = loop {
-            tokio::select! {
-                read = &mut reading => break read,
-                interrupted = signals.next() => return Ended::Signal { interrupted },
-                error = broker.broken() => return Ended::Failed(error.into()),
-                happened = running.next() => match happened {
-                    Ok(judged) => reloader.judged(&judged, running).await,
-                    Err(error) => return Ended::Failed(error),
-                },
-            }
-        };
-        let prepared = match read {
-            Err(error) => Err(NotDone::Refused(format!("{error:#}"))),
-            Ok(config) => tokio::select! {
-                prepared = reloader.prepare(config, &request.wish, running) => prepared,
-                interrupted = signals.next() => return Ended::Signal { interrupted },
-            },
-        };
-        if let Err(error) = reloader.deploy(request, prepared, running).await {
-            return Ended::Failed(error);
-        }
-    }
-}
-
 /// Ends the consumers in order; a second signal or the time-out ends them at once.
 async fn drain(
     shutdown_timeout: Duration,
@@ -556,79 +346,4 @@ async fn close(broker: &Arc<dyn Broker>, (): &(), patience: Duration) {
     {
         tracing::warn!("the broker's client did not close in time; it is left behind");
     }
-}
-
-fn progress(config: &Config, metrics: &Metrics, health: &RuntimeHealth) -> RunProgress {
-    let mut progress = RunProgress::default();
-    for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
-        let ledger = metrics.ledger(&consumer.name);
-        let ledger = ledger.lock();
-        progress.consumed += ledger
-            .consumed
-            .values()
-            .map(|volume| volume.events)
-            .sum::<u64>();
-        progress.settled += OUTCOMES
-            .iter()
-            .map(|(outcome, _)| ledger.settled_as(*outcome))
-            .sum::<u64>();
-        progress.produced += ledger
-            .produced
-            .values()
-            .map(|volume| volume.events)
-            .sum::<u64>();
-        progress.dead_letters += ledger.dead_letters();
-    }
-    progress.lag = health.lag();
-    progress
-}
-
-const OUTCOMES: [(Outcome, &str); 5] = [
-    (Outcome::Ok, "ok"),
-    (Outcome::Filtered, "filtered"),
-    (Outcome::Dropped, "dropped"),
-    (Outcome::DeadLettered, "dead_lettered"),
-    (Outcome::Abandoned, "abandoned"),
-];
-
-fn summarize(
-    config: &Config,
-    options: &RunOptions,
-    metrics: &Metrics,
-    ended: Ended,
-    duration: Duration,
-) -> anyhow::Result<RunSummary> {
-    let mut summary = RunSummary {
-        duration,
-        ..RunSummary::default()
-    };
-    let mut dead_letters = 0;
-    for consumer in config.consumers.iter().filter(|consumer| consumer.enabled) {
-        let ledger = metrics.ledger(&consumer.name);
-        let ledger = ledger.lock();
-        dead_letters += ledger.dead_letters();
-        let settled = OUTCOMES
-            .iter()
-            .map(|(outcome, name)| ((*name).to_owned(), ledger.settled_as(*outcome)));
-        let produced = ledger
-            .produced
-            .iter()
-            .map(|(name, volume)| (name.to_string(), volume.events));
-        summary.consumers.push(ConsumerSummary {
-            name: consumer.name.to_string(),
-            consumed: ledger.consumed.values().map(|volume| volume.events).sum(),
-            settled: settled.collect(),
-            produced: produced.collect(),
-        });
-    }
-    match ended {
-        Ended::Failed(error) => return Err(error),
-        Ended::Stuck(reason) => summary.failure = Some(reason),
-        Ended::Signal { interrupted } => summary.interrupted = interrupted,
-        Ended::Idle => {}
-    }
-    if options.fail_on_dead_letter && dead_letters > 0 && summary.failure.is_none() {
-        summary.failure = Some(format!("{dead_letters} events went to the dead letters"));
-    }
-    Ok(summary)
 }

@@ -402,10 +402,9 @@ impl Reloader {
                 }
                 (Change::Add | Change::Swap(_) | Change::StartAnew(_), None) => continue,
             }
-            if let Some(version) = &version {
-                if probation(&step, version).is_zero() {
-                    book.of(&step.consumer).runs(deploy_book::build(version));
-                }
+            let trusted = |version: &&Version| probation(&step, version).is_zero();
+            if let Some(version) = version.as_ref().filter(trusted) {
+                book.of(&step.consumer).runs(deploy_book::build(version));
             }
             report
                 .steps
@@ -472,7 +471,7 @@ fn describe(
     shadow: Option<ShadowReport>,
 ) -> ReloadStep {
     let (digest, probation) = match &version {
-        Some(version) => (version.digest.to_string(), probation(&step, version)),
+        Some(version) => (version.digest.to_string(), probation(step, version)),
         None => (String::new(), Duration::ZERO),
     };
     let keys = step.change.keys().iter().map(|key| (*key).to_owned());

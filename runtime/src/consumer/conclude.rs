@@ -176,6 +176,7 @@ impl Runner {
             }
         };
         let reason = error.to_string();
+        self.hinder_probation(&reason);
         self.wait(Unavailable { after, reason }, now);
     }
 

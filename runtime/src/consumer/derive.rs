@@ -184,7 +184,8 @@ impl Deriver {
         if !inherited.correlation && !derived.correlates() {
             // From the source's place, so that every attempt and every derived event agrees on it.
             let hash = xxhash_rust::xxh3::xxh3_128(&self.id);
-            records.push_header(CORRELATION_ID, Some(&hexadecimal::<32>(hash)));
+            let hash = hexadecimal(hash.to_be_bytes());
+            records.push_header(CORRELATION_ID, Some(hash.as_flattened()));
         }
         self.id.push(b'/');
         decimal(&mut self.id, u64::from(derived.number));
@@ -200,9 +201,10 @@ impl Deriver {
             && let Some(parent) = source.header("traceparent").and_then(TraceParent::parse)
         {
             let span = xxhash_rust::xxh3::xxh3_64(&self.id).max(1);
-            let span = hexadecimal::<16>(u128::from(span));
+            let span = hexadecimal(span.to_be_bytes());
+            let span = span.as_flattened();
             let (trace, flags) = (parent.trace_id.as_bytes(), parent.flags.as_bytes());
-            let continued = [b"00".as_slice(), trace, &span, flags].join(&b'-');
+            let continued = [b"00".as_slice(), trace, span, flags].join(&b'-');
             records.push_header(TRACEPARENT, Some(&continued));
         }
         if inherited.cloud_event && derived.value_changed {
@@ -268,12 +270,10 @@ fn decimal(text: &mut Vec<u8>, number: u64) {
     text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// The lowest `DIGITS` digits of a number in base 16.
-fn hexadecimal<const DIGITS: usize>(number: u128) -> [u8; DIGITS] {
-    std::array::from_fn(|at| {
-        let digit = (number >> (4 * (DIGITS - 1 - at))) & 15;
-        b"0123456789abcdef"[digit as usize]
-    })
+/// Two digits of base 16 for each byte.
+fn hexadecimal<const BYTES: usize>(bytes: [u8; BYTES]) -> [[u8; 2]; BYTES] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.map(|byte| [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]))
 }
 
 impl Derived<'_> {

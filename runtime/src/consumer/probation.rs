@@ -163,6 +163,13 @@ impl Runner {
             )
     }
 
+    /// No instance starts of a generation that is on probation, if one is.
+    pub(super) fn hinder_probation(&mut self, reason: &str) {
+        if let Some(probation) = &mut self.probation {
+            probation.counts.hindered(reason.to_owned());
+        }
+    }
+
     /// Acts on what is to be thought of the generation by now.
     pub(super) fn judge(&mut self, now: Instant) {
         let Some(probation) = &self.probation else {

@@ -20,6 +20,8 @@ pub struct Probation {
     max_failure_ratio: f64,
     handled: u64,
     failed: u64,
+    /// Why it was not tried, when it last should have been.
+    hindered: Option<String>,
 }
 
 /// What the counts say.
@@ -67,6 +69,7 @@ impl Probation {
             max_failure_ratio: settings.max_failure_ratio,
             handled: 0,
             failed: 0,
+            hindered: None,
         })
     }
 
@@ -82,6 +85,11 @@ impl Probation {
         self.failed += 1;
     }
 
+    /// Events wait, and none can be given to it: no instance starts.
+    pub fn hindered(&mut self, reason: String) {
+        self.hindered = Some(reason);
+    }
+
     /// Events that it handled.
     pub fn handled(&self) -> u64 {
         self.handled
@@ -94,6 +102,10 @@ impl Probation {
         let too_many =
             self.failed > 0 && self.failed as f64 > self.max_failure_ratio * events as f64;
         let over = now >= self.until;
+        if let Some(reason) = self.hindered.as_ref().filter(|_| over && events == 0) {
+            let trouble = format!("it was never tried: {reason}");
+            return Judgement::Failed(Cause::Trouble(trouble));
+        }
         match too_many {
             true if over || stuck || events >= FEWEST => Judgement::Failed(Cause::Failures {
                 failed: self.failed,
@@ -166,6 +178,20 @@ mod tests {
         assert_eq!(probation.judge(end, false), Judgement::Passed);
         let (probation, _) = counted(89, 10);
         assert_eq!(probation.judge(end, false), failed(10, 99));
+    }
+
+    /// What its `init` needs was down all the time: trusted without an event it would then fail them.
+    #[tokio::test(start_paused = true)]
+    async fn who_was_never_tried_has_proved_nothing() {
+        let (mut probation, now) = counted(0, 0);
+        let end = now + SETTINGS.probation;
+        probation.hindered("the plugin is unavailable: no connection".to_owned());
+        assert_eq!(probation.judge(now, false), Judgement::GoesOn);
+        let trouble = "it was never tried: the plugin is unavailable: no connection";
+        let failed = Judgement::Failed(Cause::Trouble(trouble.to_owned()));
+        assert_eq!(probation.judge(end, false), failed);
+        probation.count(1, 0);
+        assert_eq!(probation.judge(end, false), Judgement::Passed);
     }
 
     #[tokio::test(start_paused = true)]
