@@ -23,6 +23,8 @@ WORKLOADS ?=
 CONTENDERS ?=
 RATES ?=
 RECORD ?=
+# Of growth alone: which factors, all without it: `make growth FACTORS=partitions,lanes`.
+FACTORS ?=
 # Deploys under load on each broker and guarantee: `make deploys DEPLOYS=20`.
 DEPLOYS ?= 100
 # Seeds of the simulation: `make sim SEEDS=100000`.
@@ -37,7 +39,7 @@ DELIVERY ?=
 # How long a soak lasts: `make soak MINUTES=5`.
 MINUTES ?= 30
 
-.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench profile deploys wall clean
+.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench growth waiting profile deploys wall clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -101,6 +103,17 @@ soak: plugins ## many minutes of order lines and trouble: does anything grow? (M
 bench: plugins ## Millstream beside a bare loop, Kafka Streams, Redpanda Connect and Python (EVENTS=, RUNS=, WORKLOADS=, CONTENDERS=, RATES=, RECORD=)
 	$(CARGO) build --release -p millstream -p millstream-bench
 	$(TARGET_DIR)/release/millstream-bench --events $(EVENTS) --runs $(RUNS) $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(CONTENDERS),--contenders $(CONTENDERS)) $(if $(RATES),--latency $(RATES)) $(if $(RECORD),--record $(RECORD))
+
+# Their own sizes unless EVENTS or RUNS are set on the command line.
+asked = $(if $(filter-out file,$(origin $1)),$2 $($1))
+
+growth: plugins ## what an event costs as partitions, backlog, consumers, lanes grow (EVENTS=, RUNS=, FACTORS=, RECORD=)
+	$(CARGO) build --release -p millstream -p millstream-bench
+	$(TARGET_DIR)/release/millstream-bench growth $(call asked,EVENTS,--events) $(call asked,RUNS,--runs) $(if $(FACTORS),--factors $(FACTORS)) $(if $(RECORD),--record $(RECORD))
+
+waiting: plugins ## order by key with a plugin that waits for another service (EVENTS=, RUNS=, RECORD=)
+	$(CARGO) build --release -p millstream -p millstream-bench
+	$(TARGET_DIR)/release/millstream-bench waiting $(call asked,EVENTS,--events) $(call asked,RUNS,--runs) $(if $(RECORD),--record $(RECORD))
 
 profile: plugins ## where the time of an event goes: tables, and flame graphs in target/profile (EVENTS=)
 	$(CARGO) build --release -p millstream -p millstream-bench

@@ -39,6 +39,11 @@ impl Bids {
         }
     }
 
+    /// Whether all were made.
+    pub fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
     fn word(&mut self, length: usize) -> String {
         (0..length).map(|_| self.random.lowercase()).collect()
     }

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use millstream_test_support::kafka::KafkaNode;
 
 use crate::contender::{Contender, Job};
-use crate::latency;
+use crate::latency::{self, Route};
 use crate::measure::{self, Figures};
-use crate::report::{Report, named};
+use crate::report::Report;
 use crate::topics;
 use crate::workload::{Workload, expected};
 
@@ -17,21 +17,31 @@ pub const PARTITIONS: u32 = 4;
 
 /// What is compared.
 pub struct Comparison<'a> {
-    pub node: &'a KafkaNode,
+    /// `None` where nothing is to be done on Kafka.
+    pub node: Option<&'a KafkaNode>,
     pub folder: &'a Path,
     pub contenders: &'a [Contender],
     pub runs: u32,
     pub seed: u64,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    /// The Kafka of contenders that have none of their own.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kafka(&self) -> Result<&'a KafkaNode> {
+        self.node.context("there is no Kafka")
+    }
+
     /// Lets each contender do a workload as often as is asked; about `asked` bids' work.
     ///
     /// # Errors
     /// A contender fails, or writes something else than it should.
     pub fn compare(&self, workload: Workload, asked: u64, report: &mut Report) -> Result<()> {
-        let kafka = self.node.tools();
-        let broker = self.node.id().context("Kafka is not running")?;
+        let node = self.kafka()?;
+        let kafka = node.tools();
+        let broker = node.id().context("Kafka is not running")?;
         let events = workload.events(asked);
         let input = format!("{}-in", workload.name());
         eprintln!("{}: writing {events} events", workload.name());
@@ -54,7 +64,7 @@ impl Comparison<'_> {
                 let groups = (0..workload.consumers()).map(|number| format!("{name}-{number}"));
                 let job = Job {
                     workload,
-                    bootstrap: self.node.bootstrap(),
+                    bootstrap: node.bootstrap(),
                     groups: groups.collect(),
                     input: &input,
                     output: &name,
@@ -82,37 +92,31 @@ impl Comparison<'_> {
         kafka.delete_topic(&input)
     }
 
-    /// Measures how long events take at a steady rate, straight through Kafka and through each
-    /// contender.
+    /// Measures how long events take at a steady rate, straight through the broker of each contender
+    /// and through itself.
     ///
     /// # Errors
     /// A contender fails, or not every event comes out.
     pub fn delays(&self, rate: u32, seconds: u32, report: &mut Report) -> Result<()> {
         for run in 0..self.runs {
-            let contenders = self.contenders.iter().copied();
-            // Producers and readers of the embedded broker are others than Kafka's.
-            let on_kafka = contenders.filter(|contender| *contender != Contender::Embedded);
-            for contender in [None].into_iter().chain(on_kafka.map(Some)) {
-                let name = contender.map_or("straight", Contender::name);
+            for route in Route::all(self.contenders) {
                 let plan = latency::Plan {
-                    contender,
-                    topic: format!("{name}-{rate}-{run}"),
-                    partitions: PARTITIONS,
+                    route,
+                    run,
                     rate,
                     seconds,
                     seed: self.seed,
                     folder: self.folder,
                 };
-                let delays = latency::measure(self.node.tools(), self.node.bootstrap(), &plan)
-                    .with_context(|| plan.topic.clone())?;
+                let delays = latency::measure(self.node, &plan).with_context(|| plan.name())?;
                 eprintln!(
                     "{}, {rate} events/s: p50 {:.1}, p99 {:.1}, p99.9 {:.1} ms",
-                    named(contender),
+                    route.name(),
                     delays.p50,
                     delays.p99,
                     delays.p999
                 );
-                report.add_delays(rate, contender, delays);
+                report.add_delays(rate, route, delays);
             }
         }
         Ok(())

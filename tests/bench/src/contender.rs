@@ -22,6 +22,8 @@ pub enum Contender {
     ExactlyOnce,
     /// Millstream on its embedded broker, which is part of its process.
     Embedded,
+    /// The same with `durability = "os"`.
+    EmbeddedOs,
     /// Kafka Streams, at least once.
     KafkaStreams,
     /// Kafka Streams, exactly once.
@@ -30,6 +32,25 @@ pub enum Contender {
     Connect,
     /// Python with confluent-kafka.
     Python,
+}
+
+/// What an embedded broker promises of what it acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on the disk.
+    Sync,
+    /// The kernel has it.
+    Os,
+}
+
+impl Durability {
+    /// As the configuration has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Os => "os",
+        }
+    }
 }
 
 /// What a contender works on.
@@ -80,6 +101,7 @@ impl Contender {
             Self::NoBreaker => "no-breaker",
             Self::ExactlyOnce => "exactly-once",
             Self::Embedded => "embedded",
+            Self::EmbeddedOs => "embedded-os",
             Self::KafkaStreams => "kafka-streams",
             Self::KafkaStreamsExactlyOnce => "kafka-streams-exactly-once",
             Self::Connect => "connect",
@@ -91,8 +113,21 @@ impl Contender {
     pub fn is_millstream(self) -> bool {
         matches!(
             self,
-            Self::Millstream | Self::NoBreaker | Self::ExactlyOnce | Self::Embedded
+            Self::Millstream
+                | Self::NoBreaker
+                | Self::ExactlyOnce
+                | Self::Embedded
+                | Self::EmbeddedOs
         )
+    }
+
+    /// What its embedded broker promises; `None` where it works on Kafka.
+    pub fn durability(self) -> Option<Durability> {
+        match self {
+            Self::Embedded => Some(Durability::Sync),
+            Self::EmbeddedOs => Some(Durability::Os),
+            _ => None,
+        }
     }
 
     /// Whether others wrote it, and its tools may be missing here.
@@ -137,9 +172,11 @@ impl Contender {
     pub fn launch(self, job: &Job<'_>) -> Result<Launch> {
         match self {
             Self::Bound => bound::launch(job),
-            Self::Embedded => embedded::launch(job),
-            _ if self.is_millstream() => millstream::launch(job, self.settings()),
-            _ => Ok(peers::launch(self, job)),
+            _ => match self.durability() {
+                Some(durability) => embedded::launch(job, durability),
+                None if self.is_millstream() => millstream::launch(job, self.settings()),
+                None => Ok(peers::launch(self, job)),
+            },
         }
     }
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use millstream_test_support::guard::{Guarded, Plan};
 use millstream_test_support::process::{get, post_lines};
-use millstream_test_support::wait::{Deadline, eventually, step};
+use millstream_test_support::wait::{Deadline, step};
 use serde::{Deserialize, Serialize};
 
-use crate::contender::{Job, Launch};
-use crate::input::{CLASS, Made};
+use crate::contender::{Durability, Job, Launch};
+use crate::input::{CLASS, Input, Made};
 use crate::millstream;
 use crate::workload::{Tally, count};
 
@@ -49,14 +49,17 @@ struct Position {
     above: Vec<(u64, u64)>,
 }
 
-fn broker(job: &Job<'_>) -> String {
+/// The broker and the topics of a job, as the configuration has them.
+pub fn broker(job: &Job<'_>, durability: Durability) -> String {
     // What a test machine has free is no subject here.
     format!(
-        "kind = \"embedded\"\ndata_dir = \"store\"\nmin_free_disk = \"64MiB\"\n\n\
+        "kind = \"embedded\"\ndata_dir = \"store\"\nmin_free_disk = \"64MiB\"\n\
+         durability = \"{durability}\"\n\n\
          [topics.{input}]\npartitions = {partitions}\n\n[topics.{output}]\npartitions = {partitions}",
         input = millstream::text(job.input),
         output = millstream::text(job.output),
         partitions = job.partitions,
+        durability = durability.name(),
     )
 }
 
@@ -64,9 +67,13 @@ fn broker(job: &Job<'_>) -> String {
 ///
 /// # Errors
 /// The store cannot be filled, or the configuration cannot be written.
-pub fn launch(job: &Job<'_>) -> Result<Launch> {
+pub fn launch(job: &Job<'_>, durability: Durability) -> Result<Launch> {
     fill(job).context("cannot fill the embedded broker")?;
-    millstream::run(&broker(job), &millstream::consumers(job, ""), job)
+    millstream::run(
+        &broker(job, durability),
+        &millstream::consumers(job, ""),
+        job,
+    )
 }
 
 /// Writes the input unless the store holds it.
@@ -75,7 +82,7 @@ fn fill(job: &Job<'_>) -> Result<()> {
     if filled.exists() {
         return Ok(());
     }
-    let launch = millstream::run(&broker(job), "", job)?;
+    let launch = millstream::run(&broker(job, Durability::Sync), "", job)?;
     let admin = launch.admin.context("no interface")?;
     let log = job.folder.join("embedded-fill.log");
     let mut process = Guarded::start(&Plan {
@@ -87,28 +94,44 @@ fn fill(job: &Job<'_>) -> Result<()> {
         stderr: Some(&log),
         remove: None,
     })?;
-    eventually("the embedded broker is ready", PATIENCE, || {
-        get(&admin, "/readyz").is_ok_and(|(status, _)| status == 200)
-    })
-    .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
-    let mut lines = String::new();
-    job.workload.input().each(job.seed, job.events, |made| {
-        lines.push_str(&line(made)?);
-        lines.push('\n');
-        if lines.len() >= REQUEST {
-            post(&admin, job.input, &lines)?;
-            lines.clear();
-        }
-        Ok(())
-    })?;
-    post(&admin, job.input, &lines)?;
+    millstream::until_ready(&admin)
+        .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
+    write(
+        &admin,
+        job.input,
+        job.workload.input(),
+        job.seed,
+        job.events,
+    )?;
     process.terminate()?;
     let status = process.wait(PATIENCE)?;
     ensure!(status.success(), "ended with {status}");
     std::fs::write(&filled, "").context("cannot note that the store is filled")
 }
 
-fn line(made: &Made<'_>) -> Result<String> {
+/// Writes events to a topic over HTTP.
+///
+/// # Errors
+/// They are not taken.
+pub fn write(admin: &str, topic: &str, input: Input, seed: u64, events: u64) -> Result<()> {
+    let mut lines = String::new();
+    input.each(seed, events, |made| {
+        lines.push_str(&line(made)?);
+        lines.push('\n');
+        if lines.len() >= REQUEST {
+            post(admin, topic, &lines)?;
+            lines.clear();
+        }
+        Ok(())
+    })?;
+    post(admin, topic, &lines)
+}
+
+/// An event as a line of JSON.
+///
+/// # Errors
+/// It is no text.
+pub fn line(made: &Made<'_>) -> Result<String> {
     let header = |value| Header { name: CLASS, value };
     Ok(serde_json::to_string(&Line {
         key: std::str::from_utf8(made.key)?.into(),

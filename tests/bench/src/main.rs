@@ -8,6 +8,7 @@
 
 mod bid;
 mod bound;
+mod caller;
 mod chart;
 mod comparison;
 mod contender;
@@ -15,6 +16,7 @@ mod deliveries;
 mod deploys;
 mod embedded;
 mod flame;
+mod growth;
 mod host;
 mod input;
 mod install;
@@ -28,8 +30,10 @@ mod profile;
 mod progress;
 mod report;
 mod spinning;
+mod steady;
 mod table;
 mod topics;
+mod waiting;
 mod workload;
 
 use std::path::PathBuf;
@@ -45,6 +49,7 @@ use serde_json::json;
 use crate::comparison::Comparison;
 use crate::contender::Contender;
 use crate::report::Report;
+use crate::table::Part;
 use crate::workload::Workload;
 
 /// Compares Millstream with a bare librdkafka loop and with its peers on one Kafka, which it starts
@@ -97,7 +102,9 @@ enum Command {
     #[command(hide = true)]
     Bound(bound::Task),
     Deploys(deploys::Arguments),
+    Growth(growth::Arguments),
     Spinning(spinning::Arguments),
+    Waiting(waiting::Arguments),
 }
 
 /// A rate of events.
@@ -126,7 +133,9 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Some(Command::Bound(task)) => bound::run(task),
         Some(Command::Deploys(arguments)) => deploys::run(arguments),
+        Some(Command::Growth(arguments)) => growth::run(arguments),
         Some(Command::Spinning(arguments)) => spinning::run(arguments),
+        Some(Command::Waiting(arguments)) => waiting::run(arguments),
         None => run(&arguments),
     };
     match result {
@@ -144,13 +153,15 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.install {
         return Ok(());
     }
-    let node = kafka_node()?;
+    let node = needs_kafka(arguments, &contenders)
+        .then(kafka_node)
+        .transpose()?;
     let folder = tempfile::Builder::new()
         .prefix("millstream-bench-")
         .tempdir()
         .context("cannot make a folder for the contenders")?;
     let comparison = Comparison {
-        node: &node,
+        node: node.as_ref(),
         folder: folder.path(),
         contenders: &contenders,
         runs: arguments.runs,
@@ -167,6 +178,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         delays(arguments, &comparison, &mut report)?;
     }
     keep(arguments, &report)
+}
+
+/// Delays on embedded brokers alone need none, and are better measured without one.
+fn needs_kafka(arguments: &Arguments, contenders: &[Contender]) -> bool {
+    let half = |rate: &Rate| matches!(rate, Rate::Half);
+    let on_kafka = |contender: &Contender| contender.durability().is_none();
+    let delays = !arguments.latency.is_empty() && arguments.profile.is_none();
+    !delays || arguments.latency.iter().any(half) || contenders.iter().any(on_kafka)
 }
 
 /// A node that is set up for steady work.
@@ -223,8 +242,7 @@ fn half(maxima: &Report) -> Option<u32> {
 fn keep(arguments: &Arguments, report: &Report) -> Result<()> {
     let (figures, delays) = (table::figures(report), table::delays(report));
     println!("{figures}{delays}");
-    let bench = workspace::root().join("tests/bench");
-    let results = bench.join("results");
+    let results = table::folder().join("results");
     let name = arguments.record.as_deref().unwrap_or("latest");
     ensure!(!name.contains('/'), "a name is no path");
     let asked = json!({
@@ -251,14 +269,13 @@ fn keep(arguments: &Arguments, report: &Report) -> Result<()> {
     let shown = path.strip_prefix(workspace::root()).unwrap_or(&path);
     eprintln!("all figures: {}", shown.display());
     if arguments.record.is_some() {
-        let page = bench.join("README.md");
         let begin = format!("{length}; every run in `results/{name}.json`. {circumstances}");
         if figures.is_empty() {
-            table::record(&page, "delays", &format!("{begin}\n\n{delays}"))?;
+            Part::DELAYS.record(&format!("{begin}\n\n{delays}"))?;
         } else {
             let picture = format!("![the table as a picture](results/{name}.svg)");
             let block = format!("{picture}\n\n{begin}\n\n{figures}");
-            table::record(&page, "figures", &block)?;
+            Part::FIGURES.record(&block)?;
         }
     }
     Ok(())

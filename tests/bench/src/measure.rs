@@ -82,9 +82,10 @@ pub fn measure(
 
     let begun = Instant::now();
     let mut started = contender.start(job, launch)?;
-    let progress = match contender {
-        Contender::Embedded => Progress::embedded(&started, job),
-        _ => Progress::on_kafka(kafka, job)?,
+    let is_embedded = contender.durability().is_some();
+    let progress = match is_embedded {
+        true => Progress::embedded(&started, job),
+        false => Progress::on_kafka(kafka, job)?,
     };
     let handled = job.handled();
     let deadline = Deadline::after(PATIENCE);
@@ -138,16 +139,16 @@ pub fn measure(
         ensure!(status.success(), "{name} ended with {status}:\n{}", words());
         cpu = whole.as_secs_f64();
     }
-    let broker_cpu = match contender {
-        Contender::Embedded => 0.0,
-        _ => process_cpu(broker)? - broker_before,
+    let broker_cpu = match is_embedded {
+        true => 0.0,
+        false => process_cpu(broker)? - broker_before,
     };
     let own = process_cpu(std::process::id())? - own_before;
     let machine = machine_cpu()? - machine_before;
 
-    let written = match contender {
-        Contender::Embedded => embedded::tally(job)?,
-        _ => topics::tally(kafka, job.output, job.workload.step())?,
+    let written = match is_embedded {
+        true => embedded::tally(job)?,
+        false => topics::tally(kafka, job.output, job.workload.step())?,
     };
     ensure!(
         written == expected,

@@ -2,15 +2,20 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millstream_test_support::ports::free_port;
-use millstream_test_support::process::BINARY;
+use millstream_test_support::process::{BINARY, get, post};
+use millstream_test_support::wait::eventually;
 use millstream_test_support::workspace;
 
 use crate::contender::{Job, Launch};
 use crate::input::CLASS;
 use crate::workload::{Step, WANTED, Workload};
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The release build, or what `MILLSTREAM_BIN` names.
 pub fn binary() -> PathBuf {
@@ -94,6 +99,13 @@ pub fn run(broker: &str, consumers: &str, job: &Job<'_>) -> Result<Launch> {
     })
 }
 
+/// The names of the consumers, in the order of their groups.
+pub fn names(job: &Job<'_>) -> Vec<String> {
+    let workload = job.workload.name();
+    let name = |number| format!("{workload}-{number}");
+    (0..job.groups.len()).map(name).collect()
+}
+
 /// A consumer for each group.
 pub fn consumers(job: &Job<'_>, settings: &str) -> String {
     let output = text(job.output);
@@ -110,18 +122,41 @@ pub fn consumers(job: &Job<'_>, settings: &str) -> String {
         }
         _ => String::new(),
     };
-    let consumer = |(number, group): (usize, &String)| {
+    let consumer = |(name, group): (String, &String)| {
         format!(
-            "[[consumer]]\nname = \"{workload}-{number}\"\ngroup = {group}\nplugin = {plugin}\n\
+            "[[consumer]]\nname = \"{name}\"\ngroup = {group}\nplugin = {plugin}\n\
              topics = [{input}]\nstart = \"beginning\"\noutputs = {{ {outputs} }}\n\
              {special}{settings}\n\n",
-            workload = job.workload.name(),
             group = text(group),
             plugin = text(&plugin(job.workload).to_string_lossy()),
             input = text(job.input),
         )
     };
-    job.groups.iter().enumerate().map(consumer).collect()
+    let named = names(job).into_iter().zip(&job.groups);
+    named.map(consumer).collect()
+}
+
+/// Waits until the runtime that listens there is ready.
+///
+/// # Errors
+/// It is not in time.
+pub fn until_ready(admin: &str) -> Result<()> {
+    eventually("the runtime is ready", PATIENCE, || {
+        get(admin, "/readyz").is_ok_and(|(status, _)| status == 200)
+    })
+}
+
+/// Lets a consumer stand, or go on.
+///
+/// # Errors
+/// The runtime refuses.
+pub fn pause(admin: &str, consumer: &str, paused: bool) -> Result<()> {
+    let verb = if paused { "pause" } else { "resume" };
+    let path = format!("/api/v1/consumers/{consumer}/{verb}");
+    let json = ("content-type", "application/json");
+    let answer = post(admin, &path, &[json], "")?;
+    ensure!(answer.status == 200, "{verb}: {answer:?}");
+    Ok(())
 }
 
 /// Text as TOML writes it.

@@ -164,7 +164,7 @@ pub fn run(
     check()?;
     let folder = std::path::absolute(folder)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let kafka = comparison.node.tools();
+    let kafka = comparison.kafka()?.tools();
     for workload in workloads {
         let events = workload.events(asked);
         let input = format!("{}-in", workload.name());
@@ -175,7 +175,7 @@ pub fn run(
             kafka.create_topic(&name, PARTITIONS)?;
             let job = Job {
                 workload: *workload,
-                bootstrap: comparison.node.bootstrap(),
+                bootstrap: comparison.kafka()?.bootstrap(),
                 groups: vec![name.clone()],
                 input: &input,
                 output: &name,

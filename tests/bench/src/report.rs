@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::contender::Contender;
 use crate::host::Host;
-use crate::latency::Delays;
+use crate::latency::{Delays, Route};
 use crate::measure::Figures;
 use crate::workload::Workload;
 
@@ -17,7 +17,7 @@ use crate::workload::Workload;
 #[derive(Debug, Default)]
 pub struct Report {
     runs: Vec<(Workload, Contender, Figures)>,
-    delays: Vec<(u32, Option<Contender>, Delays)>,
+    delays: Vec<(u32, Route, Delays)>,
     left_out: Vec<(Contender, String)>,
 }
 
@@ -58,11 +58,6 @@ pub struct Summary {
     pub max_resident_mib: Spread,
 }
 
-/// The name of a contender in a table of delays.
-pub fn named(contender: Option<Contender>) -> &'static str {
-    contender.map_or("straight through Kafka", Contender::name)
-}
-
 impl Report {
     /// Adds a run.
     pub fn add(&mut self, workload: Workload, contender: Contender, figures: Figures) {
@@ -70,8 +65,8 @@ impl Report {
     }
 
     /// Adds the delays of a run at a rate.
-    pub fn add_delays(&mut self, rate: u32, contender: Option<Contender>, delays: Delays) {
-        self.delays.push((rate, contender, delays));
+    pub fn add_delays(&mut self, rate: u32, route: Route, delays: Delays) {
+        self.delays.push((rate, route, delays));
     }
 
     /// Notes, loudly, that a contender is missing or failed, and why.
@@ -96,26 +91,21 @@ impl Report {
         pairs
     }
 
-    /// The rates and contenders whose delays were measured, in the order of their first runs.
-    pub fn delayed(&self) -> Vec<(u32, Option<Contender>)> {
+    /// The rates and ways whose delays were measured, in the order of their first runs.
+    pub fn delayed(&self) -> Vec<(u32, Route)> {
         let mut pairs = Vec::new();
-        for (rate, contender, _) in &self.delays {
-            if !pairs.contains(&(*rate, *contender)) {
-                pairs.push((*rate, *contender));
+        for (rate, route, _) in &self.delays {
+            if !pairs.contains(&(*rate, *route)) {
+                pairs.push((*rate, *route));
             }
         }
         pairs
     }
 
-    /// One figure of the delays of a contender at a rate, over its runs.
-    pub fn delay(
-        &self,
-        rate: u32,
-        contender: Option<Contender>,
-        of: fn(&Delays) -> f64,
-    ) -> Option<Spread> {
+    /// One figure of the delays of a way at a rate, over its runs.
+    pub fn delay(&self, rate: u32, route: Route, of: fn(&Delays) -> f64) -> Option<Spread> {
         let found = self.delays.iter();
-        let found = found.filter(|(r, c, _)| *r == rate && *c == contender);
+        let found = found.filter(|(r, way, _)| *r == rate && *way == route);
         Spread::of(found.map(|(.., delays)| of(delays)).collect())
     }
 
@@ -151,7 +141,8 @@ impl Report {
     pub fn versions(&self) -> Vec<(Contender, String)> {
         let mut versions: Vec<(Contender, String)> = Vec::new();
         let ran = self.pairs().into_iter().map(|(_, contender)| contender);
-        let delayed = self.delayed().into_iter().filter_map(|(_, one)| one);
+        let delayed = self.delayed().into_iter();
+        let delayed = delayed.filter_map(|(_, route)| route.contender());
         for contender in ran.chain(delayed) {
             if !versions.iter().any(|(known, _)| *known == contender) {
                 versions.push((contender, contender.version()));
@@ -185,10 +176,10 @@ impl Report {
                 "figures": figures,
             })
         });
-        let delays = self.delays.iter().map(|(rate, contender, delays)| {
+        let delays = self.delays.iter().map(|(rate, route, delays)| {
             json!({
                 "events_per_second": rate,
-                "contender": named(*contender),
+                "contender": route.name(),
                 "milliseconds": delays,
             })
         });
@@ -208,12 +199,20 @@ impl Report {
             "runs": runs.collect::<Vec<_>>(),
             "delays": delays.collect::<Vec<_>>(),
         });
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let path = folder.join(format!("{name}.json"));
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
+        write(folder, name, &report)
     }
+}
+
+/// Writes figures for machines to a file of `folder` and returns its path.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(folder: &Path, name: &str, figures: &Value) -> Result<PathBuf> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(figures)? + "\n";
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 #[cfg(test)]

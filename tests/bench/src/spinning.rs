@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use crate::deploys::delays::Delays;
 use crate::deploys::rest;
-use crate::millstream::{binary, component};
+use crate::millstream::{binary, component, pause};
+use crate::steady;
 
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Events of one request.
@@ -110,7 +111,7 @@ fn work(
     events: u64,
     prepare: impl FnOnce(&mut Running) -> Result<()>,
 ) -> Result<Figures> {
-    pause(site, true)?;
+    pause(&site.admin(), "third", true)?;
     let line = format!("{{\"value\":\"{}\"}}\n", "x".repeat(100));
     let mut left = events;
     while left > 0 {
@@ -120,43 +121,19 @@ fn work(
     }
     prepare(running)?;
     let health = Health::watch(site.admin());
-    pause(site, false)?;
-    let mut at = |part: f64| -> Result<(f64, Instant)> {
-        let wanted = before as f64 + events as f64 * part;
-        running.until_scrape("at work", PATIENCE, |scrape| settled(scrape) >= wanted)?;
-        Ok((settled(&running.scrape()?), Instant::now()))
-    };
-    let (first, begun) = at(0.1)?;
-    let (last, ended) = at(0.9)?;
+    pause(&site.admin(), "third", false)?;
+    let part = |part: f64| before as f64 + events as f64 * part;
+    let rate = steady::rate(running, "third", part(0.1), part(0.9))?;
     let health = health.finish()?;
-    let took = ended.duration_since(begun).as_secs_f64();
-    ensure!(
-        last > first && took > 0.0,
-        "all was done at once: take more events"
-    );
-    at(1.0)?;
-    Ok(Figures {
-        rate: (last - first) / took,
-        health,
-    })
-}
-
-fn settled(scrape: &Scrape) -> f64 {
-    scrape.sum("millstream_events_settled_total", &[("consumer", "third")])
+    running.until_scrape("done", PATIENCE, |scrape| {
+        steady::settled(scrape, "third") >= part(1.0)
+    })?;
+    Ok(Figures { rate, health })
 }
 
 fn write(site: &Site, topic: &str, lines: &str) -> Result<()> {
     let (status, said) = process::post_lines(&site.admin(), &format!("/topics/{topic}"), lines)?;
     ensure!(status == 200, "{status}: {said}");
-    Ok(())
-}
-
-fn pause(site: &Site, paused: bool) -> Result<()> {
-    let verb = if paused { "pause" } else { "resume" };
-    let json = ("content-type", "application/json");
-    let path = format!("/api/v1/consumers/third/{verb}");
-    let answer = process::post(&site.admin(), &path, &[json], "")?;
-    ensure!(answer.status == 200, "{verb}: {answer:?}");
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! The report as tables of a page.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use millstream_test_support::workspace;
 
 use crate::contender::Contender;
 use crate::host::Host;
-use crate::report::{Report, Spread, Summary, named};
+use crate::report::{Report, Spread, Summary};
 
 /// The table of the workloads; empty where none was measured.
 pub fn figures(report: &Report) -> String {
@@ -56,15 +57,15 @@ pub fn delays(report: &Report) -> String {
         "| events/s | contender | p50 ms | p99 ms | p99.9 ms | max ms |\n\
          | ---: | --- | ---: | ---: | ---: | ---: |\n",
     );
-    for (rate, contender) in pairs {
+    for (rate, route) in pairs {
         let shown = |of| {
-            let delay = report.delay(rate, contender, of);
+            let delay = report.delay(rate, route, of);
             delay.map_or_else(String::new, |delay| spread(delay, |ms| format!("{ms:.1}")))
         };
         table.push_str(&format!(
             "| {} | {} | {} | {} | {} | {} |\n",
             thousands(f64::from(rate)),
-            named(contender),
+            route.name(),
             shown(|d| d.p50),
             shown(|d| d.p99),
             shown(|d| d.p999),
@@ -74,20 +75,27 @@ pub fn delays(report: &Report) -> String {
     table
 }
 
-/// The machine, the versions, and what is missing.
-pub fn circumstances(report: &Report) -> String {
+/// The machine, and which part of its work went to programs that are no part of what was measured.
+pub fn machine(others_share: Option<f64>) -> String {
     let host = Host::here();
     let mut text = format!(
         "{} with {} processors, {} MiB of memory, Linux {}; Kafka {} on Java {}.",
         host.processor, host.processors, host.memory_mib, host.kernel, host.kafka, host.java
     );
-    if !report.pairs().is_empty() {
+    if let Some(share) = others_share {
         text.push_str(&format!(
             " Of all processor time during the runs {:.0} % went to programs that are none of the \
              contenders, the broker or the benchmark.",
-            report.others_share() * 100.0
+            share * 100.0
         ));
     }
+    text
+}
+
+/// The machine, the versions, and what is missing.
+pub fn circumstances(report: &Report) -> String {
+    let measured = !report.pairs().is_empty();
+    let mut text = machine(measured.then(|| report.others_share()));
     let versions = report.versions();
     let mut shown: Vec<&str> = Vec::new();
     for (_, version) in &versions {
@@ -124,7 +132,7 @@ pub fn thousands(number: f64) -> String {
 }
 
 /// A median, with what its runs lay between where there were several.
-fn spread(spread: Spread, shown: impl Fn(f64) -> String) -> String {
+pub fn spread(spread: Spread, shown: impl Fn(f64) -> String) -> String {
     let median = shown(spread.median);
     if spread.min < spread.max {
         format!("{median} ({}–{})", shown(spread.min), shown(spread.max))
@@ -133,21 +141,53 @@ fn spread(spread: Spread, shown: impl Fn(f64) -> String) -> String {
     }
 }
 
-/// Puts a block between the markers of a part of a page.
-///
-/// # Errors
-/// The page cannot be read or written, or has no such markers.
-pub fn record(page: &Path, part: &str, block: &str) -> Result<()> {
-    let text =
-        fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    let filled = between_markers(&text, part, block)
-        .with_context(|| format!("the page has no markers for {part}"))?;
-    fs::write(page, filled).with_context(|| format!("cannot write {}", page.display()))
+/// A part of this folder's page that a command fills.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    name: &'static str,
+    /// The target of the Makefile.
+    command: &'static str,
 }
 
-fn between_markers(page: &str, part: &str, block: &str) -> Option<String> {
-    let begin = format!("<!-- {part}: filled by make bench RECORD=NAME -->");
-    let end = format!("<!-- end of {part} -->");
+impl Part {
+    pub const FIGURES: Self = Self::of("figures", "bench");
+    pub const DELAYS: Self = Self::of("delays", "bench");
+    pub const GROWTH: Self = Self::of("growth", "growth");
+    pub const WAITING: Self = Self::of("waiting", "waiting");
+
+    /// A part by its name and by the target that fills it.
+    const fn of(name: &'static str, command: &'static str) -> Self {
+        Self { name, command }
+    }
+
+    /// Puts a block between its markers.
+    ///
+    /// # Errors
+    /// The page cannot be read or written, or has no such markers.
+    pub fn record(self, block: &str) -> Result<()> {
+        let page = page();
+        let text =
+            fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
+        let filled = between_markers(&text, self, block)
+            .with_context(|| format!("the page has no markers for {}", self.name))?;
+        fs::write(&page, filled).with_context(|| format!("cannot write {}", page.display()))
+    }
+}
+
+/// Where the page is.
+fn page() -> PathBuf {
+    folder().join("README.md")
+}
+
+/// The folder of the benchmark.
+pub fn folder() -> PathBuf {
+    workspace::root().join("tests/bench")
+}
+
+fn between_markers(page: &str, part: Part, block: &str) -> Option<String> {
+    let Part { name, command } = part;
+    let begin = format!("<!-- {name}: filled by make {command} RECORD=NAME -->");
+    let end = format!("<!-- end of {name} -->");
     let (before, rest) = page.split_once(&begin)?;
     let (_, after) = rest.split_once(&end)?;
     Some(format!("{before}{begin}\n{block}\n{end}{after}"))
@@ -178,21 +218,20 @@ mod tests {
             "<!-- end of figures -->",
         );
         let page = format!("# Title\n{}\n{}\nmore\n", markers.0, markers.1);
-        let once = between_markers(&page, "figures", "| 1 |").unwrap();
-        let twice = between_markers(&once, "figures", "| 2 |").unwrap();
+        let once = between_markers(&page, Part::FIGURES, "| 1 |").unwrap();
+        let twice = between_markers(&once, Part::FIGURES, "| 2 |").unwrap();
         assert_eq!(
             twice,
             format!("# Title\n{}\n| 2 |\n{}\nmore\n", markers.0, markers.1)
         );
-        assert!(between_markers("no markers", "figures", "x").is_none());
+        assert!(between_markers("no markers", Part::FIGURES, "x").is_none());
     }
 
     #[test]
     fn the_page_has_its_markers() {
-        let page = millstream_test_support::workspace::root().join("tests/bench/README.md");
-        let text = fs::read_to_string(page).unwrap();
-        for part in ["figures", "delays"] {
-            assert!(between_markers(&text, part, "x").is_some(), "{part}");
+        let text = fs::read_to_string(page()).unwrap();
+        for part in [Part::FIGURES, Part::DELAYS, Part::GROWTH, Part::WAITING] {
+            assert!(between_markers(&text, part, "x").is_some(), "{part:?}");
         }
     }
 

@@ -127,10 +127,10 @@ impl Tally {
     }
 
     /// The same, so many times.
-    fn times(self, count: u32) -> Self {
+    pub fn times(self, count: u64) -> Self {
         Self {
-            events: self.events * u64::from(count),
-            hash: self.hash.wrapping_mul(u64::from(count)),
+            events: self.events * count,
+            hash: self.hash.wrapping_mul(count),
         }
     }
 }
@@ -158,7 +158,7 @@ pub fn expected(workload: Workload, seed: u64, events: u64) -> Result<Tally> {
         }
         Ok(())
     })?;
-    Ok(tally.times(workload.consumers()))
+    Ok(tally.times(workload.consumers().into()))
 }
 
 /// The class of a bid: that of its bidder.

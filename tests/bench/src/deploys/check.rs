@@ -32,7 +32,7 @@ pub struct Found {
 /// # Errors
 /// A topic cannot be read, or holds what is not derived from what was fed.
 pub fn check(stage: &Stage, fed: u64) -> Result<Found> {
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(version_of);
     for (topic, partitions, source) in [
         ("orders", PARTITIONS, Source::Derived),
         ("dlq", 1, Source::Dead),
@@ -43,6 +43,17 @@ pub fn check(stage: &Stage, fed: u64) -> Result<Found> {
             End::Embedded(admin) => embedded(&admin, topic, partitions, &mut take)?,
         }
     }
+    tally.found(fed)
+}
+
+/// Reads a topic of the embedded broker that a consumer of one version wrote, of `fed` events.
+///
+/// # Errors
+/// The topic cannot be read, or holds what is not derived from what was fed.
+pub fn check_embedded(admin: &str, topic: &str, partitions: u32, fed: u64) -> Result<Found> {
+    let mut tally = Tally::new(|_| Some(0));
+    let mut take = |record: Record<'_>| tally.add(&record, Source::Derived);
+    embedded(admin, topic, partitions, &mut take)?;
     tally.found(fed)
 }
 
@@ -60,8 +71,9 @@ struct Record<'a> {
     headers: HashMap<String, String>,
 }
 
-#[derive(Default)]
 struct Tally {
+    /// The version that wrote a value.
+    version: fn(&[u8]) -> Option<usize>,
     /// By partition: which offsets were seen.
     seen: HashMap<u32, Vec<bool>>,
     /// By key: the offset and the version of the last one.
@@ -70,6 +82,15 @@ struct Tally {
 }
 
 impl Tally {
+    fn new(version: fn(&[u8]) -> Option<usize>) -> Self {
+        Self {
+            version,
+            seen: HashMap::new(),
+            last: HashMap::new(),
+            found: Found::default(),
+        }
+    }
+
     fn add(&mut self, record: &Record<'_>, source: Source) -> Result<()> {
         let header = |name: &str| -> Result<&str> {
             let value = record.headers.get(name).map(String::as_str);
@@ -98,7 +119,7 @@ impl Tally {
         if matches!(source, Source::Dead) {
             return Ok(());
         }
-        let version = version_of(record.value).context("an event of no version")?;
+        let version = (self.version)(record.value).context("an event of no version")?;
         if let Some((before, by)) = self.last.get(record.key) {
             self.found.reordered += u64::from(*before > offset);
             self.found.back += u64::from(*by > version);
@@ -201,7 +222,7 @@ mod tests {
     /// A check that takes a repetition for what is missing would call a loss none.
     #[test]
     fn what_is_lost_twice_late_or_of_an_old_version_is_told() {
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(version_of);
         for (offset, version) in [(0, 1), (2, 2), (1, 2), (1, 2), (4, 1)] {
             add(&mut tally, offset, version);
         }

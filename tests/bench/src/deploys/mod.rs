@@ -8,7 +8,7 @@
 //! Windows without deploys stand before and behind the one with them. The version is the currency
 //! that the plugin writes, so that a reader sees which one made an event.
 
-mod check;
+pub mod check;
 pub mod delays;
 mod feeder;
 mod report;

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use millstream_test_support::kafka::KafkaNode;
-use millstream_test_support::process::{self, Running, Site};
+use millstream_test_support::process::{Running, Site};
 use tokio::time::Instant;
 
 use super::feeder::Way;
 use super::{Delivery, Ground};
 use crate::kafka_node;
-use crate::millstream::{binary, component};
+use crate::millstream::{binary, component, pause};
 
 /// Partitions of the topics that all events go through.
 pub const PARTITIONS: u32 = 4;
@@ -165,12 +165,7 @@ impl Stage {
     /// # Errors
     /// The runtime refuses.
     pub fn pause(&self, paused: bool) -> Result<()> {
-        let verb = if paused { "pause" } else { "resume" };
-        let path = format!("/api/v1/consumers/{CONSUMER}/{verb}");
-        let json = ("content-type", "application/json");
-        let answer = process::post(&self.site.admin(), &path, &[json], "")?;
-        ensure!(answer.status == 200, "{verb}: {answer:?}");
-        Ok(())
+        pause(&self.site.admin(), CONSUMER, paused)
     }
 
     /// The processes whose work is not that of others: runtime, broker, and this one.

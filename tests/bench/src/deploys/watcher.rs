@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::delays::{Delays, now_ms};
 use super::feeder::{End, Way, rest};
 use super::stage::version_of;
-use crate::latency::reader;
+use crate::latency::kafka::reader;
 
 /// Between two looks at the embedded broker.
 const STEP: Duration = Duration::from_millis(4);
