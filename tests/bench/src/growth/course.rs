@@ -41,6 +41,8 @@ pub struct Figures {
     pub nanoseconds_per_event_and_consumer: f64,
     /// From the moment when the last consumer was told to go on to the last commit.
     pub events_per_second: f64,
+    /// Events that cross into the plugin in one call; none where nothing does.
+    pub events_per_call: f64,
     /// Resident before it worked.
     pub ready_mib: f64,
     /// Resident at most.
@@ -268,8 +270,10 @@ impl<'a> Stage<'a> {
     fn end(mut self, point: &Point, ready_mib: f64) -> Result<Figures> {
         let (_, metrics) = get(&self.admin, "/metrics")?;
         let outcome = if point.filters() { "filtered" } else { "ok" };
-        let settled = "millstream_events_settled_total";
-        let settled = Scrape::parse(&metrics)?.sum(settled, &[("outcome", outcome)]);
+        let metrics = Scrape::parse(&metrics)?;
+        let settled = metrics.sum("millstream_events_settled_total", &[("outcome", outcome)]);
+        let called = metrics.sum("millstream_batch_events_sum", &[]);
+        let calls = metrics.sum("millstream_batch_events_count", &[]);
         let handled = point.handled();
         ensure!(
             settled as u64 == handled,
@@ -282,6 +286,7 @@ impl<'a> Stage<'a> {
             cpu_seconds_per_million: self.cpu * 1e6 / events,
             nanoseconds_per_event_and_consumer: self.cpu * 1e9 / handled as f64,
             events_per_second: events / self.seconds,
+            events_per_call: called / calls.max(1.0),
             ready_mib,
             max_resident_mib: most as f64 / 1_048_576.0,
             others_cpu_seconds: self.others,

@@ -41,8 +41,8 @@ impl Growth {
         let mut text = String::new();
         if !self.points.is_empty() {
             text.push_str(
-                "| factor | size | broker | events | CPU s a million | ns an event and consumer | events/s | MiB before | MiB at most |\n\
-                 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+                "| factor | size | broker | events | CPU s a million | ns an event and consumer | events/s | events a call | MiB before | MiB at most |\n\
+                 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
             );
         }
         for (point, runs) in &self.points {
@@ -108,12 +108,13 @@ fn row(point: &Point, runs: &[Figures]) -> String {
         factor => factor.name(),
     };
     format!(
-        "| {factor} | {} | {} | {events} | {} | {} | {} | {} | {} |\n",
+        "| {factor} | {} | {} | {events} | {} | {} | {} | {} | {} | {} |\n",
         point.size(),
         broker(point),
         shown(|f| f.cpu_seconds_per_million, 2),
         shown(|f| f.nanoseconds_per_event_and_consumer, 0),
         shown(|f| f.events_per_second, 0),
+        shown(|f| f.events_per_call, 1),
         shown(|f| f.ready_mib, 0),
         shown(|f| f.max_resident_mib, 0),
     )
@@ -153,6 +154,7 @@ mod tests {
             cpu_seconds_per_million: cpu,
             nanoseconds_per_event_and_consumer: 3_000.0,
             events_per_second: 1234.5,
+            events_per_call: 7.0,
             ready_mib: 40.0,
             max_resident_mib: 80.0,
             others_cpu_seconds: 1.0,
@@ -169,7 +171,7 @@ mod tests {
         growth.add_starts(10, vec![[start::Figures::default(); 2]]);
         let tables = growth.tables();
         for row in [
-            "| backlog | 10,000 | Kafka | 20 × 10,000 | 3.00 (2.00–4.00) | 3,000 | 1,234 | 40 | 80 |",
+            "| backlog | 10,000 | Kafka | 20 × 10,000 | 3.00 (2.00–4.00) | 3,000 | 1,234 | 7.0 | 40 | 80 |",
             "| consumers that filter | 100 | embedded | 1,000,000 | 3.00 (2.00–4.00) | 3,000 |",
             "| 10 | in the cache | 0 | 0.00 | 0 |",
         ] {
