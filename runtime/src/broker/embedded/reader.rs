@@ -45,7 +45,7 @@ pub fn read(
     }
     let batches = match partition.tail.from(from, limits.bytes) {
         Some(batches) => batches,
-        None => stored(store, partition, from, end, limits.bytes)?,
+        None => stored(store, partition, from, end, limits)?,
     };
     let Some(first) = batches.first() else {
         return gone(partition, from, "there is none");
@@ -120,13 +120,14 @@ fn whole(
     Ok((block.bytes() <= limits.bytes).then_some(block))
 }
 
-/// Batches of the store from the one that holds `from` on.
+/// Batches of the store from the one that holds `from` on, no more than the limits ask for: each is read
+/// from a file and unpacked, and what is not taken of it is read again by the next call.
 fn stored(
     store: &Store,
     partition: &Partition,
     from: u64,
     end: u64,
-    bytes: usize,
+    limits: ReadLimits,
 ) -> Result<Vec<TailBatch>, BrokerError> {
     let (topic, number) = (partition.topic_id, partition.place.partition);
     let mut batches = store.batches(topic, number, from).peekable();
@@ -143,7 +144,9 @@ fn stored(
         }
         total += value.len();
         found.push(TailBatch::new(key.base, key.next(), value));
-        if total >= bytes || key.next() >= end {
+        let enough =
+            total >= limits.bytes || key.next().saturating_sub(from) >= limits.events as u64;
+        if enough || key.next() >= end {
             break;
         }
     }
@@ -215,4 +218,48 @@ pub fn offset_at(
         }
     }
     Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::{Topic, TopicRecord};
+    use super::super::store::BatchKey;
+    use super::*;
+    use crate::config::{Durability, TopicSettings};
+
+    #[test]
+    fn no_more_is_loaded_than_the_limits_ask_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let record = TopicRecord::new(1, "t", &TopicSettings::default()).unwrap();
+        let topic = Topic::empty("t".into(), record);
+        let partition = &topic.partitions[0];
+        let mut batch = store.batch(Durability::Os);
+        for base in [0, 10, 20, 30] {
+            let key = BatchKey {
+                topic: partition.topic_id,
+                partition: partition.place.partition,
+                base,
+                count: 10,
+                max_timestamp: 0,
+                running_max_timestamp: 0,
+                written_ms: 0,
+                bytes_end: 0,
+            };
+            batch.insert(&store.log, key.encode(), [0; 100].as_slice());
+        }
+        batch.commit().unwrap();
+        let loaded = |from, events, bytes| -> Vec<u64> {
+            let limits = ReadLimits { events, bytes };
+            let batches = stored(&store, partition, from, 40, limits).unwrap();
+            batches.iter().map(|batch| batch.base).collect()
+        };
+        let many = usize::MAX;
+        assert_eq!(loaded(0, many, many), [0, 10, 20, 30]);
+        assert_eq!(loaded(0, many, 101), [0, 10]);
+        assert_eq!(loaded(0, 5, many), [0]);
+        assert_eq!(loaded(15, 5, many), [10]);
+        assert_eq!(loaded(15, 6, many), [10, 20]);
+        assert_eq!(loaded(10, 0, 0), [10]);
+    }
 }
