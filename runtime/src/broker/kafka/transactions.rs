@@ -57,6 +57,8 @@ pub(super) struct TransactorThread {
     pub(super) open: Option<OpenTransaction>,
     /// When the producer was registered.
     registered: Option<Instant>,
+    /// Connections of it that had ended by then: nothing of a transaction was ever sent on them.
+    left: u64,
     /// Whether batches are written when they are staged; after a failure all that is left is written
     /// with the transaction itself.
     stages: bool,
@@ -88,6 +90,7 @@ impl TransactorThread {
             writer: None,
             open: None,
             registered: None,
+            left: 0,
             stages: true,
             one_by_one: false,
         }
@@ -142,7 +145,8 @@ impl TransactorThread {
         if self.open.is_some() {
             return Ok(());
         }
-        let lost = (self.writer.as_ref()).is_some_and(|writer| writer.lost_connections() > 0);
+        let lost =
+            (self.writer.as_ref()).is_some_and(|writer| writer.lost_connections() > self.left);
         if lost && self.registered.is_none_or(|at| at.elapsed() > YOUNG) {
             // A request that was on its way may arrive late and be taken for one of the next
             // transaction; that of a producer which another has replaced is refused.
@@ -253,6 +257,7 @@ impl TransactorThread {
         })?;
         match writer.init_transactions(CALL_WAIT) {
             Ok(()) => {
+                self.left = writer.lost_connections();
                 self.writer = Some(writer);
                 self.registered = Some(Instant::now());
                 Ok(())
