@@ -70,6 +70,25 @@ impl Stage {
         Ok(())
     }
 
+    /// The good version, which has handled so many events.
+    fn at_work(&self, value: &str, events: usize) -> Result<Running> {
+        self.configure(GOOD)?;
+        let mut running = self.site.start(&[])?;
+        running.until_ready(PATIENCE)?;
+        self.produce(&running, value, 0..events)?;
+        until_settled(&mut running, "ok", events)?;
+        Ok(running)
+    }
+
+    /// All is derived and nothing dead-lettered.
+    fn ended_well(&self, events: usize) -> Result<()> {
+        let derived = events::all(&self.site, "derived")?;
+        ensure!(derived.len() == events, "{} derived events", derived.len());
+        events::check_order(&derived, "in")?;
+        ensure!(events::all(&self.site, "dlq")?.is_empty());
+        Ok(())
+    }
+
     fn reload(&self) -> Result<Answer> {
         let json = ("content-type", "application/json");
         post(&self.site.admin(), "/-/reload", &[json], "")
@@ -101,11 +120,7 @@ fn report(running: &Running) -> Result<Value> {
 #[test]
 fn a_version_that_fails_is_taken_back_and_the_one_before_handles_its_events() -> Result<()> {
     let stage = Stage::new("ordering = \"key\"\ndeploy = { probation = \"10m\" }\n")?;
-    stage.configure(GOOD)?;
-    let mut running = stage.site.start(&[])?;
-    running.until_ready(PATIENCE)?;
-    stage.produce(&running, "reject", 0..50)?;
-    until_settled(&mut running, "ok", 50)?;
+    let mut running = stage.at_work("reject", 50)?;
 
     stage.configure(BAD)?;
     until_deployed(&mut running, "ok", 2.0)?;
@@ -126,10 +141,7 @@ fn a_version_that_fails_is_taken_back_and_the_one_before_handles_its_events() ->
     );
     running.terminate()?;
     running.succeed(PATIENCE)?;
-    let derived = events::all(&stage.site, "derived")?;
-    ensure!(derived.len() == 400, "{} derived events", derived.len());
-    events::check_order(&derived, "in")?;
-    ensure!(events::all(&stage.site, "dlq")?.is_empty());
+    stage.ended_well(400)?;
 
     // Nor a start, until the file names something else.
     let mut running = stage.site.start(&[])?;
@@ -152,11 +164,7 @@ fn a_version_that_has_not_proved_itself_is_on_probation_after_a_kill_too() -> Re
     let stage = Stage::new(
         "delivery = \"exactly-once\"\nordering = \"key\"\ndeploy = { probation = \"10m\" }\n",
     )?;
-    stage.configure(GOOD)?;
-    let mut running = stage.site.start(&[])?;
-    running.until_ready(PATIENCE)?;
-    stage.produce(&running, "reject", 0..50)?;
-    until_settled(&mut running, "ok", 50)?;
+    let mut running = stage.at_work("reject", 50)?;
     stage.configure(BAD)?;
     let answer = stage.reload()?;
     ensure!(answer.status == 200, "{answer:?}");
@@ -170,21 +178,14 @@ fn a_version_that_has_not_proved_itself_is_on_probation_after_a_kill_too() -> Re
     until_settled(&mut running, "ok", 350)?;
     running.terminate()?;
     running.succeed(PATIENCE)?;
-    let derived = events::all(&stage.site, "derived")?;
-    ensure!(derived.len() == 400, "{} derived events", derived.len());
-    ensure!(events::all(&stage.site, "dlq")?.is_empty());
-    Ok(())
+    stage.ended_well(400)
 }
 
 /// Its calls all went well: who looked at them alone would trust it, and give its events up.
 #[test]
 fn what_the_broker_refuses_is_a_failure_of_the_version_that_made_it() -> Result<()> {
     let stage = Stage::new("ordering = \"key\"\ndeploy = { probation = \"10m\" }\n")?;
-    stage.configure(GOOD)?;
-    let mut running = stage.site.start(&[])?;
-    running.until_ready(PATIENCE)?;
-    stage.produce(&running, "forward", 0..50)?;
-    until_settled(&mut running, "ok", 50)?;
+    let mut running = stage.at_work("forward", 50)?;
     stage.configure(BAD)?;
     until_deployed(&mut running, "ok", 2.0)?;
     stage.produce(&running, "long-reply 1", 50..80)?;
@@ -193,11 +194,7 @@ fn what_the_broker_refuses_is_a_failure_of_the_version_that_made_it() -> Result<
     running.scrape()?.check_accounting()?;
     running.terminate()?;
     running.succeed(PATIENCE)?;
-    let derived = events::all(&stage.site, "derived")?;
-    ensure!(derived.len() == 80, "{} derived events", derived.len());
-    events::check_order(&derived, "in")?;
-    ensure!(events::all(&stage.site, "dlq")?.is_empty());
-    Ok(())
+    stage.ended_well(80)
 }
 
 /// One of many is the event's own fault, as it is of any version: it waits for the judgement and is
@@ -234,11 +231,7 @@ fn what_no_version_gets_past_the_broker_is_dead_lettered_when_the_version_is_tru
 #[test]
 fn a_filter_or_a_limit_is_rolled_back_for_good_too() -> Result<()> {
     let stage = Stage::new("deploy = { probation = \"10m\" }\n")?;
-    stage.configure(GOOD)?;
-    let mut running = stage.site.start(&[])?;
-    running.until_ready(PATIENCE)?;
-    stage.produce(&running, "anything", 0..10)?;
-    until_settled(&mut running, "ok", 10)?;
+    let mut running = stage.at_work("anything", 10)?;
     stage.configure(&format!("{GOOD}filter = {{ key = [\"nobody\"] }}\n"))?;
     until_deployed(&mut running, "ok", 2.0)?;
     let shown = stage.site.succeed(&["rollback", "hostile"])?;

@@ -39,7 +39,8 @@ const DELIVERY_WAIT: Duration = Duration::from_secs(14);
 /// How long an abort waits for reports of what is under way; a producer that waits for more is
 /// replaced.
 const ABORT_WAIT: Duration = Duration::from_secs(1);
-/// How long a producer is kept though connections of it ended: it leaves those that it began with.
+/// How long a producer is kept at least though connections of it ended: where they break again and
+/// again, it would be replaced before each transaction.
 const YOUNG: Duration = Duration::from_secs(5);
 /// How long the thread sleeps at most.
 const TICK: Duration = Duration::from_millis(100);
@@ -58,7 +59,8 @@ pub(super) struct TransactorThread {
     /// When the producer was registered.
     registered: Option<Instant>,
     /// Connections of it that had ended by then: nothing of a transaction was ever sent on them.
-    left: u64,
+    /// librdkafka leaves the one that it began with as soon as it knows the cluster.
+    lost_before: u64,
     /// Whether batches are written when they are staged; after a failure all that is left is written
     /// with the transaction itself.
     stages: bool,
@@ -90,7 +92,7 @@ impl TransactorThread {
             writer: None,
             open: None,
             registered: None,
-            left: 0,
+            lost_before: 0,
             stages: true,
             one_by_one: false,
         }
@@ -145,8 +147,8 @@ impl TransactorThread {
         if self.open.is_some() {
             return Ok(());
         }
-        let lost =
-            (self.writer.as_ref()).is_some_and(|writer| writer.lost_connections() > self.left);
+        let lost = (self.writer.as_ref())
+            .is_some_and(|writer| writer.lost_connections() > self.lost_before);
         if lost && self.registered.is_none_or(|at| at.elapsed() > YOUNG) {
             // A request that was on its way may arrive late and be taken for one of the next
             // transaction; that of a producer which another has replaced is refused.
@@ -257,7 +259,7 @@ impl TransactorThread {
         })?;
         match writer.init_transactions(CALL_WAIT) {
             Ok(()) => {
-                self.left = writer.lost_connections();
+                self.lost_before = writer.lost_connections();
                 self.writer = Some(writer);
                 self.registered = Some(Instant::now());
                 Ok(())
