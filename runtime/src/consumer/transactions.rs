@@ -1,7 +1,7 @@
 //! Exactly once: units and the positions that they settle take effect together.
 //!
 //! ```text
-//! units ─▶ waiting ──interval, or enough──▶ one transaction ─▶ committed: settle, the next one
+//! units ─▶ waiting ──gathered, or enough──▶ one transaction ─▶ committed: settle, the next one
 //!             ▲ └─ staged: written already ─▶     │ aborted, or a record refused
 //!             └────── in front, in order ◀────────┘
 //! ```
@@ -20,6 +20,7 @@ use super::writer::{Mended, REWRITE_AFTER, Written};
 use crate::broker::{Commit, PublishError, Sink, TransactError};
 use crate::config::{CommitCadence, InFlight};
 use crate::decide::admission::Load;
+use crate::decide::gathering::Gathering;
 use crate::event::TopicPartition;
 use crate::mutation::{self, Mutation};
 
@@ -40,6 +41,7 @@ pub struct Transactions {
     waits: Load,
     /// When what waits is committed.
     due: Option<Instant>,
+    gathering: Gathering,
     running: Option<Running>,
     /// The waiting unit of which the broker refuses a record.
     culprit: Option<(usize, PublishError)>,
@@ -77,6 +79,7 @@ impl Transactions {
             staged: 0,
             waits: Load::default(),
             due: None,
+            gathering: Gathering::default(),
             running: None,
             culprit: None,
             not_before: None,
@@ -101,7 +104,7 @@ impl Transactions {
         let at = if enough {
             now
         } else {
-            now + self.cadence.interval
+            now + self.gathering.lasts(self.cadence.interval)
         };
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
         self.stage(now);
@@ -228,12 +231,14 @@ impl Transactions {
                     }
                     self.aborts = 0;
                     self.not_before = None;
+                    let took = running.begun.elapsed();
+                    self.gathering.took(took);
                     let written: usize = running.units.iter().map(|u| u.records.bytes()).sum();
                     self.queued_bytes = self.queued_bytes.saturating_sub(written);
                     return Written::Transaction(Transacted {
                         units: running.units,
                         commits: running.commits,
-                        took: running.begun.elapsed(),
+                        took,
                     });
                 }
                 Err(error) => {

@@ -8,6 +8,7 @@ pub mod crash;
 pub mod dead_letter_share;
 pub mod deploy_plan;
 pub mod doubt;
+pub mod gathering;
 pub mod offsets;
 pub mod outbound;
 pub mod overrides;
