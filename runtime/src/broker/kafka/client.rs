@@ -31,7 +31,11 @@ impl Settings {
     /// Takes the user's properties.
     pub(super) fn new(kafka: &config::Kafka, instance: Option<&str>) -> Self {
         let mut base = ClientConfig::new();
-        base.log_level = RDKafkaLogLevel::Info;
+        // Who asks librdkafka for its debug lines wants to see them; else they would not be made.
+        base.log_level = match kafka.properties.contains_key("debug") {
+            true => RDKafkaLogLevel::Debug,
+            false => RDKafkaLogLevel::Info,
+        };
         for (key, value) in &kafka.properties {
             base.set(key, value.reveal());
         }
@@ -291,6 +295,16 @@ mod tests {
             fetch_bytes: 64 * 1024,
             transactional: false,
         }
+    }
+
+    /// At any other level librdkafka does not even make the lines that a user asked for.
+    #[test]
+    fn debug_lines_that_are_asked_for_are_made() {
+        let level = |settings: Settings| settings.admin().log_level;
+        let asked = level(settings(&[("debug", "eos")]));
+        assert!(matches!(asked, RDKafkaLogLevel::Debug), "{asked:?}");
+        let silent = level(settings(&[]));
+        assert!(matches!(silent, RDKafkaLogLevel::Info), "{silent:?}");
     }
 
     /// librdkafka refuses contradictory sizes only when the client is made, at a user's start-up.
