@@ -77,11 +77,8 @@ pub async fn load(
     metrics: &Metrics,
 ) -> anyhow::Result<Loaded> {
     let result = try_load(host, consumer, number).await;
-    let ledger = metrics.ledger(&consumer.name);
-    let mut ledger = ledger.lock();
-    match &result {
-        Ok(_) => ledger.deploys_ok += 1,
-        Err(_) => ledger.deploys_failed += 1,
+    if result.is_err() {
+        metrics.ledger(&consumer.name).lock().deploys_failed += 1;
     }
     result
 }
@@ -282,6 +279,7 @@ impl Running {
             drain,
         };
         self.consumers.insert(name.clone(), at_work);
+        metrics.ledger(&name).lock().deploys_ok += 1;
         let task = async move {
             let ended = runner.run(drained).await;
             let ended = ended.with_context(|| format!("consumer {name} ended"));
@@ -404,6 +402,8 @@ impl Running {
             .await
             .map_err(|reason| anyhow::anyhow!("consumer {name}: {reason}"))?;
         self.surroundings.health.changed(version.settings.clone());
+        let ledger = self.surroundings.metrics.ledger(&name);
+        ledger.lock().deploys_ok += 1;
         at_work.versions.insert(number, version.clone());
         if at_work.versions.len() > VERSIONS {
             at_work.versions.pop_first();

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How long it must stay as it is.
 const QUIET: Duration = Duration::from_millis(200);
-/// How often it is looked at until then.
+/// How often it is looked at until then, at least.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What `look` sees once it has seen the same for 200 ms; `None` as soon as it sees nothing any more.
@@ -13,25 +15,25 @@ where
     F: Future<Output = Option<T>>,
 {
     let mut seen = look().await?;
-    let mut quiet = Duration::ZERO;
-    while quiet < QUIET {
-        tokio::time::sleep(LOOK).await;
+    let mut since = Instant::now();
+    loop {
+        // By the clock: a look takes time, too.
+        let left = QUIET.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            return Some(seen);
+        }
+        tokio::time::sleep(LOOK.min(left)).await;
         let now = look().await?;
-        quiet = if now == seen {
-            quiet + LOOK
-        } else {
-            Duration::ZERO
-        };
+        if now != seen {
+            since = Instant::now();
+        }
         seen = now;
     }
-    Some(seen)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-
-    use tokio::time::Instant;
 
     use super::*;
 

@@ -322,9 +322,13 @@ impl Reloader {
         let loaded = deploy::load(host, &version.settings, number, metrics).await?;
         deploy::keep(book, loaded.version()).await;
         let shadow = match step.change {
-            Change::Swap(_) => running.shadow(loaded.generation()).await?,
-            _ => None,
+            Change::Swap(_) => running.shadow(loaded.generation()).await,
+            _ => Ok(None),
         };
+        if shadow.is_err() {
+            metrics.ledger(&step.consumer).lock().deploys_failed += 1;
+        }
+        let shadow = shadow?;
         Ok((loaded, shadow))
     }
 

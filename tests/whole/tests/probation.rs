@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millstream_test_support::process::{Answer, Running, Site, post};
+use millstream_test_support::wait::eventually;
 use millstream_whole_tests::{events, setting};
 use serde_json::Value;
 
@@ -261,10 +262,10 @@ fn a_filter_or_a_limit_is_rolled_back_for_good_too() -> Result<()> {
     // And by a probation: these limits are too narrow for what comes.
     stage.configure(&format!("{GOOD}limits = {{ output_bytes = \"1KiB\" }}\n"))?;
     until_deployed(&mut running, "ok", 2.0)?;
-    ensure!(
-        report(&running)?["drift"] == false,
-        "the file is another one"
-    );
+    // Written down right behind.
+    eventually("what the file says runs", PATIENCE, || {
+        report(&running).is_ok_and(|shown| shown["drift"] == false)
+    })?;
     let large = "x".repeat(2_000);
     stage.produce(&running, &large, 0..4)?;
     until_deployed(&mut running, "rolled_back", 1.0)?;
@@ -369,6 +370,13 @@ fn a_shadow_handles_live_events_and_changes_nothing() -> Result<()> {
     );
     let shown = report(&running)?;
     ensure!(shown["generation"] == 2, "{shown}");
+    until_deployed(&mut running, "failed", 1.0)?;
+    let took_over = [("consumer", "hostile"), ("result", "ok")];
+    let deploys = (running.scrape()?).sum("millstream_deploys_total", &took_over);
+    ensure!(
+        deploys == 2.0,
+        "the first version and one other took over, not {deploys}"
+    );
     setting::until_no_lag(&stage.site, &mut running, PATIENCE)?;
     running.terminate()?;
     running.succeed(PATIENCE)?;

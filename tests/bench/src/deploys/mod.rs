@@ -156,8 +156,11 @@ fn play(arguments: &Arguments, ground: Ground, delivery: Delivery) -> Result<Cou
     for build in [Build::Cached, Build::Fresh] {
         let first = stage.versions();
         for _ in 0..FIRSTS {
+            let generation = stage.generation()?;
             stage.deploy(build)?;
             until_seen(&watcher, stage.versions() - 1)?;
+            // The next save is not to wait until this one is written down.
+            stage.until_generation(generation + 1)?;
         }
         firsts.push(FirstEvents::since(&stage, &watcher, first)?);
     }

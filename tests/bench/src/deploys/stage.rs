@@ -153,7 +153,20 @@ impl Stage {
         })
     }
 
-    fn until_generation(&mut self, number: usize) -> Result<()> {
+    /// How many configurations have taken effect.
+    ///
+    /// # Errors
+    /// The runtime does not answer.
+    pub fn generation(&self) -> Result<usize> {
+        let scrape = self.running.scrape()?;
+        Ok(scrape.sum("millstream_config_generation", &[]) as usize)
+    }
+
+    /// Waits until so many configurations have taken effect.
+    ///
+    /// # Errors
+    /// They have not in time; the runtime's log is in the text.
+    pub fn until_generation(&mut self, number: usize) -> Result<()> {
         let what = format!("at configuration {number}");
         self.running.until_scrape(&what, PATIENCE, |scrape| {
             scrape.sum("millstream_config_generation", &[]) >= number as f64
