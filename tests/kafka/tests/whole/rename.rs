@@ -91,6 +91,56 @@ fn a_runtime_that_was_killed_goes_on_under_another_name_exactly_once() -> Result
     Ok(())
 }
 
+/// A new name that reads what the old one committed before its last transaction took effect repeats
+/// the events of that transaction, and one that goes on behind an aborted one loses them.
+#[test]
+fn a_running_runtime_goes_on_under_other_names_exactly_once() -> Result<()> {
+    let Some(kafka) = kafka::shared() else {
+        return Ok(());
+    };
+    let _turn = setup::turn();
+    let lines = order_lines::all()?;
+    let names = Names::fresh("rename-live");
+    names.create(kafka)?;
+    let called = |number: usize| format!("{}-{number}", names.group);
+    let configured = |number: usize| {
+        let before: Vec<_> = (1..number).rev().map(called).collect();
+        let before: Vec<_> = before.iter().map(String::as_str).collect();
+        let more = "ordering = \"key\"\ndelivery = \"exactly-once\"";
+        consumer(&names, &called(number), &before, more)
+    };
+    let site = setup::site(kafka.bootstrap(), &configured(1)?)?;
+    let mut runtime = site.start(&[])?;
+    // Lines flow all the time: each name begins and ends amid them.
+    let mut chunks = lines.chunks(200);
+    let mut taken = 0;
+    for number in 1..=4 {
+        if number > 1 {
+            setup::configure(&site, &configured(number)?)?;
+        }
+        let name = called(number);
+        loop {
+            let chunk = chunks.next().context("all lines were taken before")?;
+            setup::produce(kafka, &names.source, chunk)?;
+            taken += chunk.len();
+            let scrape = runtime.scrape()?;
+            if scrape.sum("millstream_events_settled_total", &[("consumer", &name)]) >= 2_000.0 {
+                break;
+            }
+        }
+    }
+    let expected = Expected::of(&lines[..taken]);
+    until_done(&site, &mut runtime)?;
+    let promise = Promise::Exactly;
+    for (topic, expected) in [
+        (&names.orders, &expected.orders),
+        (&names.large, &expected.large),
+    ] {
+        promise.derived(&kafka.read_committed_to_mark(topic)?, expected)?;
+    }
+    Ok(())
+}
+
 /// Who begins while another runtime works on in the old name does its work a second time.
 #[test]
 fn the_new_name_waits_until_nobody_has_the_old_one() -> Result<()> {
@@ -102,7 +152,10 @@ fn the_new_name_waits_until_nobody_has_the_old_one() -> Result<()> {
     let expected = Expected::of(&lines);
     let names = Names::fresh("rename-wait");
     names.create(kafka)?;
-    setup::produce(kafka, &names.source, &lines)?;
+    let third = lines.len() / 3;
+    let (before, rest) = lines.split_at(third);
+    let (meanwhile, behind) = rest.split_at(third);
+    setup::produce(kafka, &names.source, before)?;
     let (old, new) = (
         format!("{}-old", names.group),
         format!("{}-new", names.group),
@@ -114,8 +167,11 @@ fn the_new_name_waits_until_nobody_has_the_old_one() -> Result<()> {
     let changed_site = setup::site(kafka.bootstrap(), &old_text)?;
     let mut lasting = lasting_site.start(&[])?;
     let mut changed = changed_site.start(&[])?;
-    until_settled(&mut lasting, &old, 100.0)?;
-    until_settled(&mut changed, &old, 100.0)?;
+    for runtime in [&mut lasting, &mut changed] {
+        runtime.until_scrape("a member of the old group", PATIENCE, |scrape| {
+            scrape.sum("millstream_assigned_partitions", &[("consumer", &old)]) >= 1.0
+        })?;
+    }
 
     // By saving the file, in one of both.
     let rename = |site: &Site| -> Result<()> {
@@ -124,9 +180,12 @@ fn the_new_name_waits_until_nobody_has_the_old_one() -> Result<()> {
         site.configure(&text.replace(old_text.trim(), new_text.trim()))
     };
     rename(&changed_site)?;
-    changed.until_scrape("waiting for the other", PATIENCE, |_| true)?;
     millstream_test_support::wait::eventually("it says whom it waits for", PATIENCE, || {
         changed.logs().contains("nothing is consumed yet")
+    })?;
+    setup::produce(kafka, &names.source, meanwhile)?;
+    lasting.until_scrape("done with what came meanwhile", PATIENCE, |_| {
+        setup::lag(&lasting_site).is_ok_and(|lag| lag == 0)
     })?;
     let scrape = changed.scrape()?;
     let done = scrape.sum("millstream_events_consumed_total", &[("consumer", &new)]);
@@ -135,6 +194,7 @@ fn the_new_name_waits_until_nobody_has_the_old_one() -> Result<()> {
         "{done} events were consumed before the old name was free"
     );
     rename(&lasting_site)?;
+    setup::produce(kafka, &names.source, behind)?;
     changed.until_scrape("all settled", PATIENCE, |_| {
         setup::lag(&changed_site).is_ok_and(|lag| lag == 0)
     })?;
