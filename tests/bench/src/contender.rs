@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use millstream_test_support::guard::{Guarded, Plan};
 
+use crate::millstream::Kind;
 use crate::workload::Workload;
 use crate::{bound, embedded, millstream, peers};
 
@@ -20,6 +21,8 @@ pub enum Contender {
     NoBreaker,
     /// The same with `delivery = "exactly-once"`.
     ExactlyOnce,
+    /// The same with a plugin that asks for fields by name; q22 alone.
+    Fields,
     /// Millstream on its embedded broker, which is part of its process.
     Embedded,
     /// The same with `durability = "os"`.
@@ -100,6 +103,7 @@ impl Contender {
             Self::Millstream => "millstream",
             Self::NoBreaker => "no-breaker",
             Self::ExactlyOnce => "exactly-once",
+            Self::Fields => "fields",
             Self::Embedded => "embedded",
             Self::EmbeddedOs => "embedded-os",
             Self::KafkaStreams => "kafka-streams",
@@ -116,6 +120,7 @@ impl Contender {
             Self::Millstream
                 | Self::NoBreaker
                 | Self::ExactlyOnce
+                | Self::Fields
                 | Self::Embedded
                 | Self::EmbeddedOs
         )
@@ -138,6 +143,7 @@ impl Contender {
     /// Whether it is written for a workload.
     pub fn does(self, workload: Workload) -> bool {
         match (self, workload) {
+            (Self::Fields, workload) => workload == Workload::Q22,
             (contender, Workload::FanOut) => !contender.is_peer(),
             (contender, Workload::Enrich) => contender != Self::Connect,
             _ => true,
@@ -151,7 +157,7 @@ impl Contender {
     pub fn prepare(self, workloads: &[Workload]) -> Result<()> {
         match self {
             Self::Bound => Ok(()),
-            _ if self.is_millstream() => millstream::check(workloads),
+            _ if self.is_millstream() => millstream::check(workloads, self.kind()),
             _ => peers::install(self),
         }
     }
@@ -174,7 +180,7 @@ impl Contender {
             Self::Bound => bound::launch(job),
             _ => match self.durability() {
                 Some(durability) => embedded::launch(job, durability),
-                None if self.is_millstream() => millstream::launch(job, self.settings()),
+                None if self.is_millstream() => millstream::launch(job, self.kind()),
                 None => Ok(peers::launch(self, job)),
             },
         }
@@ -205,11 +211,16 @@ impl Contender {
     }
 
     /// What a Millstream sets beyond names: what a user gets is what is measured.
-    fn settings(self) -> &'static str {
-        match self {
-            Self::NoBreaker => "circuit_breaker = false",
-            Self::ExactlyOnce => "delivery = \"exactly-once\"",
-            _ => "",
+    fn kind(self) -> Kind<'static> {
+        let (component, settings) = match self {
+            Self::NoBreaker => (None, "circuit_breaker = false"),
+            Self::ExactlyOnce => (None, "delivery = \"exactly-once\""),
+            Self::Fields => (Some("millstream_bench_q22_fields"), ""),
+            _ => (None, ""),
+        };
+        Kind {
+            component,
+            settings,
         }
     }
 

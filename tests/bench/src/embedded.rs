@@ -71,7 +71,7 @@ pub fn launch(job: &Job<'_>, durability: Durability) -> Result<Launch> {
     fill(job).context("cannot fill the embedded broker")?;
     millstream::run(
         &broker(job, durability),
-        &millstream::consumers(job, ""),
+        &millstream::consumers(job, millstream::Kind::default()),
         job,
     )
 }

@@ -25,12 +25,35 @@ pub fn binary() -> PathBuf {
     )
 }
 
+/// What a consumer is besides its names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kind<'a> {
+    /// The component, where it is not the workload's own.
+    pub component: Option<&'static str>,
+    /// More of its configuration.
+    pub settings: &'a str,
+}
+
+impl<'a> Kind<'a> {
+    /// The workload's own component, with this configuration.
+    pub fn with(settings: &'a str) -> Self {
+        Self {
+            component: None,
+            settings,
+        }
+    }
+
+    fn plugin(self, workload: Workload) -> PathBuf {
+        component(self.component.unwrap_or_else(|| own(workload)))
+    }
+}
+
 /// Fails early where something was not built.
 ///
 /// # Errors
 /// Binary or plugin are missing.
-pub fn check(workloads: &[Workload]) -> Result<()> {
-    let plugins = workloads.iter().map(|workload| plugin(*workload));
+pub fn check(workloads: &[Workload], kind: Kind<'_>) -> Result<()> {
+    let plugins = workloads.iter().map(|workload| kind.plugin(*workload));
     for file in std::iter::once(binary()).chain(plugins) {
         ensure!(
             file.is_file(),
@@ -49,15 +72,15 @@ pub fn version() -> String {
     text.unwrap_or_default()
 }
 
-fn plugin(workload: Workload) -> PathBuf {
-    let file = match workload.step() {
+/// The component that does a workload.
+fn own(workload: Workload) -> &'static str {
+    match workload.step() {
         // The header is looked at outside of the sandbox.
         Step::Pass | Step::ByHeader => "millstream_bench_q0",
         Step::Split => "millstream_bench_q22",
         Step::ByValue => "millstream_bench_filter",
         Step::Enrich => "enrich",
-    };
-    component(file)
+    }
 }
 
 /// Where `make plugins` puts a component.
@@ -70,13 +93,13 @@ pub fn component(name: &str) -> PathBuf {
 ///
 /// # Errors
 /// No port is free, or the configuration cannot be written.
-pub fn launch(job: &Job<'_>, settings: &str) -> Result<Launch> {
+pub fn launch(job: &Job<'_>, kind: Kind<'_>) -> Result<Launch> {
     let broker = format!(
         "kind = \"kafka\"\ndata_dir = \"data\"\n\n\
          [broker.properties]\n\"bootstrap.servers\" = {}",
         text(job.bootstrap)
     );
-    run(&broker, &consumers(job, settings), job)
+    run(&broker, &consumers(job, kind), job)
 }
 
 /// `millstream run` with a broker and consumers.
@@ -107,7 +130,7 @@ pub fn names(job: &Job<'_>) -> Vec<String> {
 }
 
 /// A consumer for each group.
-pub fn consumers(job: &Job<'_>, settings: &str) -> String {
+pub fn consumers(job: &Job<'_>, kind: Kind<'_>) -> String {
     let output = text(job.output);
     let mut outputs = format!("default = {output}");
     let special = match job.workload.step() {
@@ -128,7 +151,8 @@ pub fn consumers(job: &Job<'_>, settings: &str) -> String {
              topics = [{input}]\nstart = \"beginning\"\noutputs = {{ {outputs} }}\n\
              {special}{settings}\n\n",
             group = text(group),
-            plugin = text(&plugin(job.workload).to_string_lossy()),
+            plugin = text(&kind.plugin(job.workload).to_string_lossy()),
+            settings = kind.settings,
             input = text(job.input),
         )
     };

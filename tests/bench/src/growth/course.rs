@@ -112,7 +112,8 @@ impl Bench<'_> {
         let kafka = node.tools();
         kafka.create_topic(job.input, point.partitions)?;
         kafka.create_topic(job.output, PARTITIONS)?;
-        let launch = millstream::launch(job, &point.settings())?;
+        let settings = point.settings();
+        let launch = millstream::launch(job, millstream::Kind::with(&settings))?;
         let mut stage = Stage::start(job, launch, node.id())?;
         stage.pause(true)?;
         let ready = stage.resident()?;
@@ -134,7 +135,8 @@ impl Bench<'_> {
 
     fn embedded(&self, point: &Point, job: &Job<'_>) -> Result<Figures> {
         let launch = || {
-            let consumers = millstream::consumers(job, &point.settings());
+            let settings = point.settings();
+            let consumers = millstream::consumers(job, millstream::Kind::with(&settings));
             millstream::run(&embedded::broker(job, Durability::Sync), &consumers, job)
         };
         // A pause by hand holds over a restart.

@@ -52,7 +52,7 @@ pub struct Arguments {
 /// # Errors
 /// A runtime fails, or writes something else than it should.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    millstream::check(&[Workload::Q0])?;
+    millstream::check(&[Workload::Q0], millstream::Kind::default())?;
     let factors = match arguments.factors.is_empty() {
         true => Factor::value_variants(),
         false => &arguments.factors,

@@ -53,7 +53,7 @@ pub fn measure(folder: &Path, consumers: u32) -> Result<[Figures; 2]> {
 }
 
 fn start(job: &Job<'_>) -> Result<Figures> {
-    let consumers = millstream::consumers(job, "");
+    let consumers = millstream::consumers(job, millstream::Kind::default());
     let launch = millstream::run(&embedded::broker(job, Durability::Sync), &consumers, job)?;
     let begun = Instant::now();
     let mut started = Contender::Millstream.start(job, launch)?;

@@ -53,7 +53,9 @@ pub fn measure(plan: &Plan<'_>, durability: Durability) -> Result<Delays> {
         folder: &folder,
     };
     let contender = plan.route.contender();
-    let consumers = contender.map_or(String::new(), |_| millstream::consumers(&job, ""));
+    let consumers = contender.map_or(String::new(), |_| {
+        millstream::consumers(&job, millstream::Kind::default())
+    });
     let launch = millstream::run(&embedded::broker(&job, durability), &consumers, &job)?;
     let started = Contender::Embedded.start(&job, launch)?;
     let admin = started.admin.context("no interface")?;
