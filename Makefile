@@ -39,7 +39,7 @@ DELIVERY ?=
 # How long a soak lasts: `make soak MINUTES=5`.
 MINUTES ?= 30
 
-.PHONY: help setup plugins build run test sim fuzz faults soak lint style bench growth waiting profile deploys wall clean
+.PHONY: help setup plugins build run test counts sim fuzz faults soak lint style bench growth waiting profile deploys wall clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -73,8 +73,8 @@ style: setup
 
 # Clippy is the compiler here, as `cargo clippy` calls it: a check of its own would compile every
 # dependency a second time, which takes a third of the whole.
-test: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
-test: export CLIPPY_ARGS := -D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
+test counts: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
+test counts: export CLIPPY_ARGS := -D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 
 # The binary is built together with the tests: on its own it would be built from dependencies with
 # other features, a second time.
@@ -83,6 +83,9 @@ test: style plugins ## every lint and test; those against a real Kafka where Jav
 	MILLSTREAM_BIN=$(DEBUG)/millstream $(DEBUG)/kafka-for-tests $(CARGO) test --workspace
 
 # `--workspace` everywhere: a package alone is built from dependencies with other features, anew.
+counts: setup ## how many instructions an event costs, compared; COST_RECORD=1 records them anew
+	$(CARGO) test --workspace --test counts
+
 sim: setup ## more seeds of the simulation (SEEDS=)
 	SEEDS=$(SEEDS) $(CARGO) test --workspace --test seeds
 
