@@ -48,19 +48,21 @@ fn killed_runtimes_lose_and_repeat_nothing() -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let producer = scope.spawn(|| {
             lines
-                .chunks(LINES / 20)
+                .chunks(lines.len() / 20)
                 .try_for_each(|chunk| setup::produce(kafka, &names.source, chunk))
         });
         let mut kill_all = || -> Result<()> {
             for _ in 0..KILLS {
+                // Or there is nothing left to work on.
                 killed.until_scrape("at work", PATIENCE, |scrape| {
                     scrape.sum("millstream_in_flight_events", &[]) > 0.5
-                        || (setup::settled(scrape) > 0
-                            && scrape.sum("millstream_consumer_lag_events", &[]) < 0.5)
+                        || setup::lag(&killed_site).is_ok_and(|lag| lag == 0)
                 })?;
                 killed.kill9()?;
                 killed = killed_site.start(&[])?;
-                setup::until_settled(&mut lasting, 1)?;
+                lasting.until_scrape("a member", PATIENCE, |scrape| {
+                    scrape.sum("millstream_assigned_partitions", &[]) > 0.5
+                })?;
             }
             Ok(())
         };
