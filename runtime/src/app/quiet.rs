@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// How long it must stay as it is.
 const QUIET: Duration = Duration::from_millis(200);
 /// How often it is looked at until then, at least.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What `look` sees once it has seen the same for 200 ms; `None` as soon as it sees nothing any more.
 pub async fn settled<T: PartialEq, F>(look: impl Fn() -> F) -> Option<T>

@@ -37,7 +37,7 @@ const WARM_UP: Duration = Duration::from_secs(8);
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Events a second while it is measured how soon a version handles its first.
-const CALM: f64 = 2_000.0;
+const CALM: f64 = 10_000.0;
 /// How often this is measured for each kind of component.
 const FIRSTS: usize = 20;
 
@@ -153,6 +153,8 @@ fn play(arguments: &Arguments, ground: Ground, delivery: Delivery) -> Result<Cou
 
     let mut firsts = Vec::new();
     let feeder = Feeder::start(stage.way(), fed, CALM);
+    // A feeder that has just begun has no event yet for a new version.
+    stage.until_settled(fed + CALM as u64, PATIENCE)?;
     for build in [Build::Cached, Build::Fresh] {
         let first = stage.versions();
         for _ in 0..FIRSTS {

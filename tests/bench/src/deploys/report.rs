@@ -48,6 +48,7 @@ impl FirstEvents {
                 None => unseen += 1,
             }
         }
+        eprintln!("from save to first event − 200 ms: {took:?} ms");
         Ok(Self {
             took: Delays::of(took),
             unseen,
