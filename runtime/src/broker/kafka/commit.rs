@@ -51,6 +51,7 @@ pub(super) struct Committer {
 
 struct UnderWay {
     id: usize,
+    partitions: Vec<TopicPartition>,
     waiters: Vec<Reply>,
 }
 
@@ -97,6 +98,7 @@ impl Committer {
         self.last_id += 1;
         self.under_way = Some(UnderWay {
             id: self.last_id,
+            partitions: self.waiting.keys().cloned().collect(),
             waiters: std::mem::take(&mut self.waiters),
         });
         let commits = self
@@ -150,9 +152,12 @@ impl Committer {
         }
     }
 
-    /// Whether nothing is under way or waits.
-    pub(super) fn idle(&self) -> bool {
-        self.under_way.is_none() && self.waiting.is_empty()
+    /// Whether nothing of these partitions is under way or waits. Others do not count: at most once
+    /// they are committed again and again, and a revoke would wait for a moment when none is.
+    pub(super) fn is_done_with(&self, partitions: &[TopicPartition]) -> bool {
+        let under_way = self.under_way.iter().flat_map(|sent| &sent.partitions);
+        let mut open = under_way.chain(self.waiting.keys());
+        !open.any(|partition| partitions.contains(partition))
     }
 
     /// Drops what waits for these partitions; its callers hear that the group has moved on.
@@ -218,7 +223,23 @@ mod tests {
         committer.finish(id, None);
         assert!(matches!(second_answer.try_recv(), Ok(Ok(()))));
         assert!(matches!(third_answer.try_recv(), Ok(Ok(()))));
-        assert!(committer.idle());
+        assert!(committer.is_done_with(&[TopicPartition::new("orders", 0)]));
+    }
+
+    /// Where commits of other partitions follow one upon another a revoke would wait for long, and
+    /// where one of its own is on its way another member could start before it.
+    #[test]
+    fn a_revoke_waits_for_the_commits_of_its_own_partitions_alone() {
+        let mut committer = Committer::default();
+        let ours = [TopicPartition::new("orders", 0)];
+        let others = [TopicPartition::new("orders", 1)];
+        committer.add(commit(1), oneshot::channel().0, |_| true);
+        assert!(!committer.is_done_with(&ours));
+        let (id, _) = committer.next().expect("a request");
+        assert!(!committer.is_done_with(&ours));
+        assert!(committer.is_done_with(&others));
+        committer.finish(id, None);
+        assert!(committer.is_done_with(&ours));
     }
 
     /// A position of a partition that another member owns by now would overwrite that member's.

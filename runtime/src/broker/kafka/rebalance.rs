@@ -165,7 +165,7 @@ impl PollThread {
                 deadline,
             } => {
                 let answered = !matches!(done.try_recv(), Err(oneshot::error::TryRecvError::Empty));
-                let finished = answered && self.committer.idle();
+                let finished = answered && self.committer.is_done_with(&partitions);
                 if !finished && now < deadline && !self.member.assignment_lost() {
                     return Some(Turn::Revoke {
                         partitions,
