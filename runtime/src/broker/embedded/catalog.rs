@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -136,6 +136,8 @@ pub struct Partition {
     pub bytes_end: AtomicU64,
     pub max_timestamp: AtomicI64,
     pub tail: Tail,
+    /// Sessions that read it.
+    readers: AtomicUsize,
 }
 
 impl Partition {
@@ -148,7 +150,19 @@ impl Partition {
             bytes_end: AtomicU64::new(0),
             max_timestamp: AtomicI64::new(i64::MIN),
             tail: Tail::default(),
+            readers: AtomicUsize::new(0),
         }
+    }
+
+    /// A session begins to read it, until what this returns is dropped.
+    pub fn reading(self: &Arc<Self>) -> Reading {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+        Reading(self.clone())
+    }
+
+    /// Whether several sessions read it.
+    pub fn is_shared(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) > 1
     }
 
     /// The offset of the first event that is kept.
@@ -188,6 +202,24 @@ impl Partition {
                 .store(last.running_max_timestamp, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+/// A partition that a session reads.
+#[derive(Debug)]
+pub struct Reading(Arc<Partition>);
+
+impl std::ops::Deref for Reading {
+    type Target = Arc<Partition>;
+
+    fn deref(&self) -> &Arc<Partition> {
+        &self.0
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

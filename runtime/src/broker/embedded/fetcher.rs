@@ -8,10 +8,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::catalog::{Partition, Topic};
+use super::catalog::{Partition, Reading, Topic};
 use super::groups;
 use super::queue::{Positions, Request};
 use super::reader::{self, Found};
+use super::recent::Recent;
 use super::session::SessionShared;
 use super::store::Store;
 use crate::broker::{Assignment, BrokerError, Commit, ReadLimits, SourceEvent, Subscription};
@@ -33,7 +34,7 @@ pub struct Fetcher {
 
 /// Where a partition is read.
 struct Cursor {
-    partition: Arc<Partition>,
+    partition: Reading,
     next: u64,
     caught_up: Option<u64>,
     halted: bool,
@@ -260,7 +261,7 @@ impl Fetcher {
         for (partition, next) in new.into_iter().zip(starts) {
             let key = (partition.topic_id, partition.place.partition);
             let cursor = Cursor {
-                partition,
+                partition: partition.reading(),
                 next,
                 caught_up: None,
                 halted: false,
@@ -287,7 +288,8 @@ impl Fetcher {
             let Some(limits) = self.session.room(&cursor.partition.place, count) else {
                 continue;
             };
-            if cursor.advance(&self.session, store, limits, rule) {
+            let recent = &self.shared.recent;
+            if cursor.advance(&self.session, store, recent, limits, rule) {
                 self.last_turn = turn;
                 more = true;
             }
@@ -302,10 +304,12 @@ impl Cursor {
         &mut self,
         session: &SessionShared,
         store: &Store,
+        recent: &Recent,
         limits: ReadLimits,
         rule: OnLostPosition,
     ) -> bool {
-        let changed = match reader::read(store, &self.partition, self.next, limits) {
+        let found = reader::read(store, Some(recent), &self.partition, self.next, limits);
+        let changed = match found {
             Ok(Found::Events { block, next }) => {
                 self.next = next;
                 session.outbox.push(SourceEvent::Block(block));

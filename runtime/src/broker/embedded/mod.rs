@@ -61,8 +61,8 @@
 //! the place, and nothing of it is handed out.
 //!
 //! Memory: 64 MiB of cache, up to 160 MiB of events on their way into files, 32 MiB of newest
-//! batches for readers at the end and as much again of their decoded form, and each consumer's own
-//! fetch budget.
+//! batches for readers at the end and as much again of their decoded form, 16 MiB of blocks that
+//! several consumers read from the store, and each consumer's own fetch budget.
 
 pub mod answer_codec;
 mod answers;
@@ -77,6 +77,7 @@ mod keeper;
 mod log_writer;
 mod queue;
 mod reader;
+mod recent;
 mod session;
 mod sink;
 mod store;
@@ -100,6 +101,7 @@ use self::fetcher::Fetcher;
 use self::keeper::Keeper;
 use self::log_writer::LogWriter;
 use self::queue::Queue;
+use self::recent::{RECENT_BYTES, Recent};
 use self::session::{EmbeddedControl, EmbeddedSource, SessionShared};
 use self::sink::EmbeddedSink;
 use self::store::Store;
@@ -117,6 +119,7 @@ struct Shared {
     /// `None` once closed.
     store: RwLock<Option<Arc<Store>>>,
     catalog: Catalog,
+    recent: Recent,
     queue: Queue,
     keeper: Keeper,
     settings: BTreeMap<Arc<str>, TopicSettings>,
@@ -155,6 +158,7 @@ impl EmbeddedBroker {
         let store = Arc::new(Store::open(&config.data_dir)?);
         let shared = Arc::new(Shared {
             catalog: Catalog::recover(&store, topics)?,
+            recent: Recent::new(RECENT_BYTES),
             store: RwLock::new(Some(store.clone())),
             queue: Queue::default(),
             keeper: Keeper::default(),

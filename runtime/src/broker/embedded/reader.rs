@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::catalog::Partition;
 use super::codec::{BatchReader, Damaged, Take};
+use super::recent::{Place, Read, Recent};
 use super::store::Store;
 use super::tail::TailBatch;
 use crate::broker::{BrokerError, ReadLimits};
@@ -26,12 +27,14 @@ pub enum Found {
     Lost,
 }
 
-/// The events from `from` on, up to the limits, but at least one if there is one.
+/// The events from `from` on, up to the limits, but at least one if there is one. With `recent`, what
+/// is read from the store of a partition that several sessions read is shared with them.
 ///
 /// # Errors
 /// The store fails, or a batch in it is damaged.
 pub fn read(
     store: &Store,
+    recent: Option<&Recent>,
     partition: &Partition,
     from: u64,
     limits: ReadLimits,
@@ -43,10 +46,33 @@ pub fn read(
     if from == end {
         return Ok(Found::End);
     }
-    let batches = match partition.tail.from(from, limits.bytes) {
-        Some(batches) => batches,
-        None => stored(store, partition, from, end, limits)?,
-    };
+    if let Some(batches) = partition.tail.from(from, limits.bytes) {
+        return unpack(partition, &batches, from, end, limits);
+    }
+    let recent = recent.filter(|_| partition.is_shared());
+    let mut limits = limits;
+    match recent.map_or(Place::Unknown, |kept| kept.find(partition, from, limits)) {
+        Place::Begins(Read { block, next }) => return Ok(Found::Events { block, next }),
+        Place::Within(until) => limits.events = limits.events.min((until - from) as usize),
+        Place::Unknown => {}
+    }
+    let batches = stored(store, partition, from, end, limits)?;
+    let found = unpack(partition, &batches, from, end, limits)?;
+    if let (Some(recent), Found::Events { block, next }) = (recent, &found) {
+        let (block, next) = (block.clone(), *next);
+        recent.keep(partition, from, Read { block, next });
+    }
+    Ok(found)
+}
+
+/// The events of batches from `from` on.
+fn unpack(
+    partition: &Partition,
+    batches: &[TailBatch],
+    from: u64,
+    end: u64,
+    limits: ReadLimits,
+) -> Result<Found, BrokerError> {
     let Some(first) = batches.first() else {
         return gone(partition, from, "there is none");
     };
@@ -63,7 +89,7 @@ pub fn read(
     let bytes: usize = batches.iter().map(|batch| batch.value.len()).sum();
     let mut block = BlockBuilder::new(partition.place.clone(), 0, bytes.min(limits.bytes));
     let mut next = from;
-    for batch in &batches {
+    for batch in batches {
         let take = Take {
             from,
             until: end,

@@ -15,6 +15,9 @@ use crate::config;
 /// by the waves of [`super::raw::Writer`].
 pub(super) const WAVES_LINGER_MS: &str = "20";
 
+/// Up to so many partitions of a group each fetches ahead what it likes.
+pub(super) const FEW_PARTITIONS: usize = 8;
+
 /// How long a transaction may last.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
 
@@ -64,18 +67,19 @@ impl Settings {
         self.instance.as_deref()
     }
 
-    /// A member of a group.
-    pub(super) fn member(&self, subscription: &Subscription) -> ClientConfig {
-        // These hold for each partition; the poll thread sees to it that all together keep to the
-        // budget. They must not be small: a partition that has enough is left out of a fetch, which
-        // then waits at the broker for the others, and until its answer nothing more can be fetched.
-        let events = subscription
-            .fetch_events
-            .saturating_mul(4)
-            .clamp(1, 10_000_000);
-        let kibibytes = (subscription.fetch_bytes / 8 / 1024).clamp(64, 2_097_151);
+    /// A member of a group whose topics have so many partitions.
+    pub(super) fn member(&self, subscription: &Subscription, partitions: usize) -> ClientConfig {
+        // Each of these holds for one partition, and together they keep to twice the budget: what is
+        // beyond it would have to be thrown away and fetched again. They must not be smaller than
+        // that: a partition that has enough is left out of a fetch, which then waits at the broker
+        // for the others, and until its answer nothing more can be fetched.
+        let partitions = partitions.max(FEW_PARTITIONS);
+        let events = subscription.fetch_events.saturating_mul(4 * FEW_PARTITIONS) / partitions;
+        let events = events.clamp(1, 10_000_000);
+        let share = subscription.fetch_bytes / partitions;
+        let kibibytes = (share / 1024).clamp(16, 2_097_151);
         // What one partition brings in one response; a larger record still comes, alone.
-        let partition_bytes = (subscription.fetch_bytes / 4).clamp(16 * 1024, 1024 * 1024);
+        let partition_bytes = share.clamp(16 * 1024, 1024 * 1024);
         let fetch_bytes = subscription
             .fetch_bytes
             .clamp(partition_bytes, 50 * 1024 * 1024);
@@ -297,6 +301,29 @@ mod tests {
         }
     }
 
+    /// What the partitions of a group fetch beyond that is thrown away and fetched again.
+    #[test]
+    fn many_partitions_together_fetch_no_more_than_twice_the_budget() {
+        let mut subscription = subscription();
+        subscription.fetch_events = 2_500;
+        subscription.fetch_bytes = 16 << 20;
+        for partitions in [1, 4, 8, 64, 500, 1_000] {
+            let config = settings(&[]).member(&subscription, partitions);
+            let number = |key: &str| -> usize {
+                let value = config.get(key).expect("set");
+                value.parse().expect("a number")
+            };
+            let each =
+                number("queued.max.messages.kbytes") * 1024 + number("max.partition.fetch.bytes");
+            assert!(
+                partitions * each <= 2 * subscription.fetch_bytes,
+                "{partitions}"
+            );
+            let events = partitions * number("queued.min.messages");
+            assert!(events <= 32 * subscription.fetch_events, "{partitions}");
+        }
+    }
+
     /// At any other level librdkafka does not even make the lines that a user asked for.
     #[test]
     fn debug_lines_that_are_asked_for_are_made() {
@@ -311,13 +338,15 @@ mod tests {
     #[test]
     fn every_set_up_is_accepted_with_small_and_large_budgets() {
         for (events, bytes) in [(1, 1), (100, 64 * 1024), (usize::MAX, usize::MAX)] {
-            let mut subscription = subscription();
-            subscription.fetch_events = events;
-            subscription.fetch_bytes = bytes;
-            let config = settings(&[]).member(&subscription);
-            config
-                .create::<rdkafka::consumer::BaseConsumer>()
-                .expect("accepted");
+            for partitions in [0, 1, 500] {
+                let mut subscription = subscription();
+                subscription.fetch_events = events;
+                subscription.fetch_bytes = bytes;
+                let config = settings(&[]).member(&subscription, partitions);
+                config
+                    .create::<rdkafka::consumer::BaseConsumer>()
+                    .expect("accepted");
+            }
         }
         for config in [settings(&[]).producer(), settings(&[]).admin()] {
             config
@@ -333,7 +362,7 @@ mod tests {
         assert_eq!(producer.get("linger.ms"), Some("7"));
         assert_eq!(producer.get("acks"), Some("all"));
         assert_eq!(
-            settings.member(&subscription()).get("client.id"),
+            settings.member(&subscription(), 1).get("client.id"),
             Some("mine")
         );
     }

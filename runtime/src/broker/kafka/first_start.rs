@@ -31,25 +31,25 @@ pub(super) enum Found {
     InUse { group: Arc<str>, members: usize },
 }
 
-/// Commits the start of a new group for all partitions that exist. Blocks for a few times `wait`.
+/// Commits the start of a new group for these partitions, all that exist. Blocks for a few times `wait`.
 ///
 /// # Errors
 /// Where the broker does not answer; again later.
 pub(super) fn settle(
     member: &Arc<Member>,
     subscription: &Subscription,
+    partitions: &[TopicPartition],
     predecessors: &Predecessors,
     answers: &Queue,
     wait: Duration,
 ) -> KafkaResult<Found> {
-    let partitions = partitions_of(member, subscription, wait)?;
     if partitions.is_empty() {
         return Ok(Found::Known);
     }
     // Not the admin client's question for all positions of a group: where the coordinator is out
     // of reach, librdkafka can abort the process over it.
-    let known = committed(&**member, &partitions, wait)?;
-    let mut missing = partitions.clone();
+    let known = committed(&**member, partitions, wait)?;
+    let mut missing = partitions.to_vec();
     missing.retain(|partition| !known.contains_key(partition));
     if !missing.is_empty() {
         match predecessors.left(&missing, wait)? {
@@ -78,7 +78,7 @@ pub(super) fn settle(
     if !known.is_empty() {
         return Ok(Found::Known);
     }
-    let bounds = bounds(member, &partitions, wait)?;
+    let bounds = bounds(member, partitions, wait)?;
     let starts = starts(member, &bounds, subscription.start, wait)?;
     let starts = starts
         .into_iter()
@@ -89,7 +89,11 @@ pub(super) fn settle(
     })
 }
 
-fn partitions_of(
+/// The partitions of the subscription that exist. Blocks.
+///
+/// # Errors
+/// Where the broker does not answer; again later.
+pub(super) fn partitions_of(
     member: &Arc<Member>,
     subscription: &Subscription,
     wait: Duration,

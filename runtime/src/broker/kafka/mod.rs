@@ -110,15 +110,16 @@ impl Broker for KafkaBroker {
             owner: subscription.consumer.clone(),
             lost_connections: Arc::default(),
         };
-        let config = self.settings.member(&subscription);
+        let (settings, joining) = (self.settings.clone(), subscription.clone());
         let owner = listener.clone();
-        let make_member = move || {
-            let member: Member = config
+        let make_member = move |partitions| {
+            let member: Member = settings
+                .member(&joining, partitions)
                 .create_with_context(MemberContext::new(owner.clone()))
                 .map_err(|error: KafkaError| broker_error("the Kafka consumer", &error))?;
             Ok(Arc::new(member))
         };
-        let member = make_member()?;
+        let member = make_member(0)?;
         let wake = Arc::new(Wake::default());
         let ahead = Load {
             events: subscription.fetch_events,

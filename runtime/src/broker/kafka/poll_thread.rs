@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::bell::Bell;
+use super::client::FEW_PARTITIONS;
 use super::commit::Committer;
 use super::errors::{code_error, refuses_membership};
 use super::first_start::{self, Found};
@@ -72,6 +73,8 @@ pub(super) struct PollThread {
     /// Partitions to give up and take again.
     pub(super) retaken: Vec<TopicPartition>,
     pub(super) found: Option<Found>,
+    /// How many partitions the topics had when the group was looked up first.
+    pub(super) partitions_seen: usize,
     pub(super) make_member: MakeMember,
     pub(super) predecessors: Predecessors,
     /// Since when the members of a group before are waited for.
@@ -125,6 +128,7 @@ impl PollThread {
             retry_lost_at: now,
             retaken: Vec::new(),
             found: None,
+            partitions_seen: 0,
             make_member,
             predecessors,
             waits_for_others: None,
@@ -180,13 +184,7 @@ impl PollThread {
         if now < self.next_tick {
             return;
         }
-        match first_start::settle(
-            &self.member,
-            &self.subscription,
-            &self.predecessors,
-            &self.commits,
-            REQUEST_WAIT,
-        ) {
+        match self.settle() {
             Ok(Found::InUse { group, members }) => {
                 let now = Instant::now();
                 self.next_tick = now + SUCCESSION_TICK;
@@ -206,11 +204,13 @@ impl PollThread {
             }
             Ok(found) => {
                 self.found = Some(found);
-                if watch::changes(&self.subscription) {
-                    self.watch();
-                } else {
-                    self.subscribe(&watch::names(&self.subscription, std::iter::empty()));
+                // Until now it was not known how much each partition may fetch ahead.
+                if self.partitions_seen > FEW_PARTITIONS
+                    && let Err(error) = self.replace_member()
+                {
+                    self.fail(error);
                 }
+                self.join();
             }
             Err(error) => {
                 if let Some(code) = error
@@ -228,6 +228,29 @@ impl PollThread {
                 );
                 self.next_tick = Instant::now() + TICK;
             }
+        }
+    }
+
+    fn settle(&mut self) -> KafkaResult<Found> {
+        let partitions =
+            first_start::partitions_of(&self.member, &self.subscription, REQUEST_WAIT)?;
+        self.partitions_seen = partitions.len();
+        first_start::settle(
+            &self.member,
+            &self.subscription,
+            &partitions,
+            &self.predecessors,
+            &self.commits,
+            REQUEST_WAIT,
+        )
+    }
+
+    /// Joins the group.
+    pub(super) fn join(&mut self) {
+        if watch::changes(&self.subscription) {
+            self.watch();
+        } else {
+            self.subscribe(&watch::names(&self.subscription, std::iter::empty()));
         }
     }
 

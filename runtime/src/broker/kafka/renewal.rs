@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use super::commit::Committer;
 use super::member::Member;
 use super::poll_thread::{PollThread, queues};
-use super::watch;
 use crate::broker::BrokerError;
 use crate::broker::wake::Wake;
 use crate::event::TopicPartition;
@@ -29,8 +28,8 @@ const BY_ITSELF: Duration = Duration::from_secs(60);
 const IN_USE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Makes a client for the group.
-pub(super) type MakeMember = Box<dyn Fn() -> Result<Arc<Member>, BrokerError> + Send>;
+/// Makes a client for the group, whose topics have so many partitions.
+pub(super) type MakeMember = Box<dyn Fn(usize) -> Result<Arc<Member>, BrokerError> + Send>;
 
 /// Whether a member that failed with `code` is to be replaced; its session ended at `lost`.
 pub(super) fn replaces(code: RDKafkaErrorCode, lost: Option<Instant>, now: Instant) -> bool {
@@ -47,9 +46,6 @@ impl PollThread {
             consumer = &*self.subscription.consumer,
             "a late request fenced the membership, the group is joined anew"
         );
-        let member = (self.make_member)()?;
-        let (commits, main) = queues(&member, &self.wake)
-            .ok_or_else(|| BrokerError::Refused("the Kafka consumer has no queue".to_owned()))?;
         // It keeps the old client alive.
         self.watcher = None;
         let all: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
@@ -59,18 +55,26 @@ impl PollThread {
         self.retaken.clear();
         self.committer.end();
         self.committer = Committer::default();
+        self.session_lost = None;
+        self.replace_member()?;
+        self.join();
+        Ok(())
+    }
+
+    /// Goes on with another client, which has joined nothing.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn replace_member(&mut self) -> Result<(), BrokerError> {
+        let member = (self.make_member)(self.partitions_seen)?;
+        let (commits, main) = queues(&member, &self.wake)
+            .ok_or_else(|| BrokerError::Refused("the Kafka consumer has no queue".to_owned()))?;
         self.commits = commits;
         self.main = main;
-        self.session_lost = None;
         self.ends.close();
         let old = std::mem::replace(&mut self.member, member.clone());
         self.ends.renew(member);
         end(old);
-        if watch::changes(&self.subscription) {
-            self.watch();
-        } else {
-            self.subscribe(&watch::names(&self.subscription, std::iter::empty()));
-        }
         Ok(())
     }
 }

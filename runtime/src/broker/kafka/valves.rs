@@ -50,7 +50,7 @@ impl PollThread {
         let mut fetched: usize = self.partitions.values().map(Owned::fetched_bytes).sum();
         for (partition, owned) in &mut self.partitions {
             if let Valve::Held(since) = owned.valve
-                && (fetched > limit || now.duration_since(since) >= PAUSE_AFTER)
+                && (fetched > 2 * limit || now.duration_since(since) >= PAUSE_AFTER)
             {
                 fetched = fetched.saturating_sub(owned.fetched_bytes());
                 owned.valve = Valve::Paused;
