@@ -47,6 +47,9 @@ pub struct Task {
     pub events: u64,
     #[arg(long, value_enum)]
     pub workload: Workload,
+    /// Each record gets headers as the runtime's have them.
+    #[arg(long)]
+    pub headers: bool,
 }
 
 /// What q22 needs of a bid.
@@ -88,7 +91,7 @@ pub fn version() -> String {
 ///
 /// # Errors
 /// The path of this program is not known.
-pub fn launch(job: &Job<'_>) -> Result<Launch> {
+pub fn launch(job: &Job<'_>, headers: bool) -> Result<Launch> {
     let (partitions, events) = (job.partitions.to_string(), job.events.to_string());
     let named = [
         ("--bootstrap", job.bootstrap),
@@ -105,6 +108,7 @@ pub fn launch(job: &Job<'_>) -> Result<Launch> {
         program: std::env::current_exe()?,
         arguments: std::iter::once("bound".to_owned())
             .chain(arguments)
+            .chain(headers.then(|| "--headers".to_owned()))
             .collect(),
         environment: Vec::new(),
         admin: None,
@@ -172,24 +176,26 @@ fn repeat(task: &Task, group: &str) -> Result<()> {
                 *position = message.offset + 1;
             }
             match task.workload.step() {
-                Step::Pass => writer.write(epoch, batch.iter().map(|m| (m.key, m.value)))?,
+                Step::Pass => {
+                    write(&mut writer, task, epoch, batch.iter().map(|m| (m, m.value)))?;
+                }
                 step @ (Step::Split | Step::Enrich) => {
                     arena.clear();
                     ends.clear();
-                    let mut keys = Vec::with_capacity(BATCH);
+                    let mut from = Vec::with_capacity(BATCH);
                     for message in batch.iter() {
                         let made = match step {
                             Step::Split => split(message, &mut arena)?,
                             _ => order::enrich(message.value, &mut arena)?,
                         };
                         if made {
-                            keys.push(message.key);
+                            from.push(message);
                             ends.push(arena.len());
                         }
                     }
                     let starts = std::iter::once(0).chain(ends.iter().copied());
                     let values = starts.zip(&ends).map(|(start, end)| &arena[start..*end]);
-                    writer.write(epoch, keys.into_iter().zip(values))?;
+                    write(&mut writer, task, epoch, from.into_iter().zip(values))?;
                 }
                 step @ (Step::ByHeader | Step::ByValue) => {
                     let mut kept = Vec::new();
@@ -199,10 +205,10 @@ fn repeat(task: &Task, group: &str) -> Result<()> {
                             _ => bidder(message)? % CLASSES == WANTED,
                         };
                         if keep {
-                            kept.push((message.key, message.value));
+                            kept.push((message, message.value));
                         }
                     }
-                    writer.write(epoch, kept.into_iter())?;
+                    write(&mut writer, task, epoch, kept.into_iter())?;
                 }
             }
         }
@@ -231,6 +237,18 @@ fn repeat(task: &Task, group: &str) -> Result<()> {
             }
             return Ok(());
         }
+    }
+}
+
+fn write<'a>(
+    writer: &mut Writer,
+    task: &Task,
+    epoch: usize,
+    records: impl Iterator<Item = (Message<'a>, &'a [u8])>,
+) -> Result<()> {
+    match task.headers {
+        true => writer.write_derived(epoch, &task.input, records),
+        false => writer.write(epoch, records.map(|(message, value)| (message.key, value))),
     }
 }
 

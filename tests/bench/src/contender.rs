@@ -15,6 +15,8 @@ use crate::{bound, embedded, millstream, peers};
 pub enum Contender {
     /// The bare librdkafka loop.
     Bound,
+    /// The same, with headers on each record as the runtime's have them.
+    BoundHeaders,
     /// The release build of the runtime (or what `MILLSTREAM_BIN` names), with the workload as a plugin.
     Millstream,
     /// The same without a circuit breaker: what a closed one costs.
@@ -100,6 +102,7 @@ impl Contender {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bound => "bound",
+            Self::BoundHeaders => "bound-headers",
             Self::Millstream => "millstream",
             Self::NoBreaker => "no-breaker",
             Self::ExactlyOnce => "exactly-once",
@@ -137,7 +140,7 @@ impl Contender {
 
     /// Whether others wrote it, and its tools may be missing here.
     pub fn is_peer(self) -> bool {
-        self != Self::Bound && !self.is_millstream()
+        !matches!(self, Self::Bound | Self::BoundHeaders) && !self.is_millstream()
     }
 
     /// Whether it is written for a workload.
@@ -156,7 +159,7 @@ impl Contender {
     /// What it needs was not built, or its tools are missing.
     pub fn prepare(self, workloads: &[Workload]) -> Result<()> {
         match self {
-            Self::Bound => Ok(()),
+            Self::Bound | Self::BoundHeaders => Ok(()),
             _ if self.is_millstream() => millstream::check(workloads, self.kind()),
             _ => peers::install(self),
         }
@@ -165,7 +168,7 @@ impl Contender {
     /// What it is made of, for the results.
     pub fn version(self) -> String {
         match self {
-            Self::Bound => bound::version(),
+            Self::Bound | Self::BoundHeaders => bound::version(),
             _ if self.is_millstream() => millstream::version(),
             _ => peers::version(self),
         }
@@ -177,7 +180,7 @@ impl Contender {
     /// Its configuration cannot be written, or its broker cannot be filled.
     pub fn launch(self, job: &Job<'_>) -> Result<Launch> {
         match self {
-            Self::Bound => bound::launch(job),
+            Self::Bound | Self::BoundHeaders => bound::launch(job, self == Self::BoundHeaders),
             _ => match self.durability() {
                 Some(durability) => embedded::launch(job, durability),
                 None if self.is_millstream() => millstream::launch(job, self.kind()),

@@ -4,6 +4,7 @@
 //! would be no bound.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io::Write as _;
 use std::ptr::{null, null_mut, slice_from_raw_parts};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -327,6 +328,91 @@ impl Writer {
             // In order: what did not fit follows what did.
             self.batch.retain(|record| record.err == full);
             self.poll(10)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Writer::write`], each record with as many headers, as long as those that the runtime
+    /// gives to a derived event: what it is derived from, by what name it is known, how many
+    /// consumers it passed, and a correlation id. One by one, for `rd_kafka_produce_batch` takes no
+    /// headers.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub fn write_derived<'a>(
+        &mut self,
+        epoch: usize,
+        input: &str,
+        records: impl Iterator<Item = (Message<'a>, &'a [u8])>,
+    ) -> Result<()> {
+        use sys::rd_kafka_vtype_t as field;
+        const UNASSIGNED: i32 = -1;
+        const NAMES: [&CStr; 4] = [
+            c"millstream-source",
+            c"millstream-id",
+            c"millstream-hops",
+            c"correlation-id",
+        ];
+
+        let mut text = Vec::with_capacity(256);
+        for (message, value) in records {
+            let Message {
+                partition, offset, ..
+            } = message;
+            text.clear();
+            write!(text, "{input}/{partition}/{offset}/1{offset:032x}1")?;
+            let (id, rest) = text.split_at(text.len() - 33);
+            let (correlation, hops) = rest.split_at(32);
+            let values = [&id[..id.len() - 2], id, hops, correlation];
+            // SAFETY: plain constructor.
+            let headers = unsafe { sys::rd_kafka_headers_new(NAMES.len()) };
+            for (name, value) in NAMES.iter().zip(values) {
+                // SAFETY: the list is alive, and name and value have the lengths told; librdkafka
+                // copies both before it returns.
+                let code = unsafe {
+                    sys::rd_kafka_header_add(
+                        headers,
+                        name.as_ptr(),
+                        name.count_bytes().try_into()?,
+                        value.as_ptr().cast(),
+                        value.len().try_into()?,
+                    )
+                };
+                check(code).context("a header is refused")?;
+            }
+            self.deliveries.produced(epoch, 1);
+            loop {
+                // SAFETY: the arguments follow `rd_kafka_producev`'s description of each field,
+                // ended by END; key and value are copied (MSG_F_COPY); the headers pass to
+                // librdkafka on success and stay ours otherwise.
+                let code = unsafe {
+                    sys::rd_kafka_producev(
+                        self.client,
+                        field::RD_KAFKA_VTYPE_RKT,
+                        self.topic,
+                        field::RD_KAFKA_VTYPE_PARTITION,
+                        UNASSIGNED,
+                        field::RD_KAFKA_VTYPE_MSGFLAGS,
+                        sys::RD_KAFKA_MSG_F_COPY,
+                        field::RD_KAFKA_VTYPE_VALUE,
+                        value.as_ptr(),
+                        value.len(),
+                        field::RD_KAFKA_VTYPE_KEY,
+                        message.key.as_ptr(),
+                        message.key.len(),
+                        field::RD_KAFKA_VTYPE_OPAQUE,
+                        epoch as *mut c_void,
+                        field::RD_KAFKA_VTYPE_HEADERS,
+                        headers,
+                        field::RD_KAFKA_VTYPE_END,
+                    )
+                };
+                if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL {
+                    check(code).context("a record is refused")?;
+                    break;
+                }
+                self.poll(10)?;
+            }
         }
         Ok(())
     }

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::store::{self, Store, broken};
@@ -136,8 +136,8 @@ pub struct Partition {
     pub bytes_end: AtomicU64,
     pub max_timestamp: AtomicI64,
     pub tail: Tail,
-    /// Sessions that read it.
-    readers: AtomicUsize,
+    /// Who reads from the store has it, so that others can have the same.
+    pub unpacking: Mutex<()>,
 }
 
 impl Partition {
@@ -150,19 +150,8 @@ impl Partition {
             bytes_end: AtomicU64::new(0),
             max_timestamp: AtomicI64::new(i64::MIN),
             tail: Tail::default(),
-            readers: AtomicUsize::new(0),
+            unpacking: Mutex::default(),
         }
-    }
-
-    /// A session begins to read it, until what this returns is dropped.
-    pub fn reading(self: &Arc<Self>) -> Reading {
-        self.readers.fetch_add(1, Ordering::Relaxed);
-        Reading(self.clone())
-    }
-
-    /// Whether several sessions read it.
-    pub fn is_shared(&self) -> bool {
-        self.readers.load(Ordering::Relaxed) > 1
     }
 
     /// The offset of the first event that is kept.
@@ -202,24 +191,6 @@ impl Partition {
                 .store(last.running_max_timestamp, Ordering::Relaxed);
         }
         Ok(())
-    }
-}
-
-/// A partition that a session reads.
-#[derive(Debug)]
-pub struct Reading(Arc<Partition>);
-
-impl std::ops::Deref for Reading {
-    type Target = Arc<Partition>;
-
-    fn deref(&self) -> &Arc<Partition> {
-        &self.0
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.0.readers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

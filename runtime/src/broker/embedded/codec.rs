@@ -170,17 +170,17 @@ impl<'a> BatchReader<'a> {
         self.base.saturating_add(u64::from(self.count))
     }
 
-    /// Copies events into a block; answers one past the offset of the last event that was taken or
-    /// left out for being below `from`.
+    /// Moves events into a block; answers one past the offset of the last event that was taken or
+    /// left out for being below `from`. The next call goes on there.
     ///
     /// # Errors
     /// The value is cut short. The block then holds events that must not be used.
-    pub fn copy_into(&self, block: &mut BlockBuilder, take: Take) -> Result<u64, Damaged> {
-        let mut input = Input(self.events);
+    pub fn copy_into(&mut self, block: &mut BlockBuilder, take: Take) -> Result<u64, Damaged> {
         for offset in self.base..self.next() {
             if offset >= take.until {
                 return Ok(offset);
             }
+            let mut input = Input(self.events);
             let before = input.0.len();
             let timestamp_ms = self.base_timestamp.wrapping_add(input.signed()?);
             let key = input.bytes()?;
@@ -191,6 +191,7 @@ impl<'a> BatchReader<'a> {
                     input.bytes()?;
                     input.bytes()?;
                 }
+                self.pass(input);
                 continue;
             }
             // The headers are read twice, first for the event's size: an event is taken whole or
@@ -217,8 +218,16 @@ impl<'a> BatchReader<'a> {
                 let name = headers_input.bytes()?.unwrap_or_default();
                 block.push_header(name, headers_input.bytes()?);
             }
+            self.pass(input);
         }
-        Ok(self.next())
+        Ok(self.base)
+    }
+
+    /// Leaves its first event behind.
+    fn pass(&mut self, rest: Input<'a>) {
+        self.base += 1;
+        self.count -= 1;
+        self.events = rest.0;
     }
 
     /// The offset of the first event with this timestamp or a later one.

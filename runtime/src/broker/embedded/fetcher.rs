@@ -8,11 +8,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::catalog::{Partition, Reading, Topic};
+use super::catalog::{Partition, Topic};
 use super::groups;
 use super::queue::{Positions, Request};
 use super::reader::{self, Found};
-use super::recent::Recent;
+use super::recent::{Recent, Stretch};
 use super::session::SessionShared;
 use super::store::Store;
 use crate::broker::{Assignment, BrokerError, Commit, ReadLimits, SourceEvent, Subscription};
@@ -34,10 +34,12 @@ pub struct Fetcher {
 
 /// Where a partition is read.
 struct Cursor {
-    partition: Reading,
+    partition: Arc<Partition>,
     next: u64,
     caught_up: Option<u64>,
     halted: bool,
+    /// What was unpacked and not handed over.
+    held: Option<Arc<Stretch>>,
 }
 
 /// Why the thread ends.
@@ -261,10 +263,11 @@ impl Fetcher {
         for (partition, next) in new.into_iter().zip(starts) {
             let key = (partition.topic_id, partition.place.partition);
             let cursor = Cursor {
-                partition: partition.reading(),
+                partition,
                 next,
                 caught_up: None,
                 halted: false,
+                held: None,
             };
             self.cursors.insert(key, cursor);
         }
@@ -293,6 +296,9 @@ impl Fetcher {
                 self.last_turn = turn;
                 more = true;
             }
+            // Of many partitions each would hold what the budget has not.
+            let budget = self.subscription.fetch_bytes / count;
+            cursor.held.take_if(|stretch| stretch.bytes() > budget);
         }
         more
     }
@@ -308,7 +314,10 @@ impl Cursor {
         limits: ReadLimits,
         rule: OnLostPosition,
     ) -> bool {
-        let found = reader::read(store, Some(recent), &self.partition, self.next, limits);
+        let Self {
+            partition, held, ..
+        } = self;
+        let found = reader::read(store, recent, partition, self.next, limits, held);
         let changed = match found {
             Ok(Found::Events { block, next }) => {
                 self.next = next;

@@ -61,8 +61,9 @@
 //! the place, and nothing of it is handed out.
 //!
 //! Memory: 64 MiB of cache, up to 160 MiB of events on their way into files, 32 MiB of newest
-//! batches for readers at the end and as much again of their decoded form, 16 MiB of blocks that
-//! several consumers read from the store, and each consumer's own fetch budget.
+//! batches for readers at the end and as much again of their decoded form, 16 MiB of what
+//! was read from the store last, and each consumer's own fetch budget, and
+//! as much again of what it unpacked ahead.
 
 pub mod answer_codec;
 mod answers;

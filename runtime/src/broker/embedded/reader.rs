@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::catalog::Partition;
 use super::codec::{BatchReader, Damaged, Take};
-use super::recent::{Place, Read, Recent};
+use super::recent::{Recent, Stretch};
 use super::store::Store;
 use super::tail::TailBatch;
 use crate::broker::{BrokerError, ReadLimits};
@@ -16,6 +16,13 @@ use crate::event::{Block, BlockBuilder};
 /// Values above this are decoded once for all their readers; smaller ones are put together to a
 /// block by each.
 const SHARED_BYTES: usize = 64 * 1024;
+
+/// Of the store at least so much is unpacked at once, in blocks of at most so much: what suits most
+/// limits as it is.
+const STRETCH_BYTES: usize = 128 * 1024;
+const STRETCH_EVENTS: u64 = 1_024;
+const PIECE_BYTES: usize = 128 * 1024;
+const PIECE_EVENTS: usize = 256;
 
 /// What a read found.
 pub enum Found {
@@ -27,18 +34,20 @@ pub enum Found {
     Lost,
 }
 
-/// The events from `from` on, up to the limits, but at least one if there is one. With `recent`, what
-/// is read from the store of a partition that several sessions read is shared with them.
+/// The events from `from` on, up to the limits, but at least one if there is one. What was unpacked
+/// beyond them is `held` for the reader's next call.
 ///
 /// # Errors
 /// The store fails, or a batch in it is damaged.
 pub fn read(
     store: &Store,
-    recent: Option<&Recent>,
+    recent: &Recent,
     partition: &Partition,
     from: u64,
     limits: ReadLimits,
+    held: &mut Option<Arc<Stretch>>,
 ) -> Result<Found, BrokerError> {
+    let held_before = held.take();
     let end = partition.end();
     if from < partition.start() || from > end {
         return Ok(Found::Lost);
@@ -49,20 +58,86 @@ pub fn read(
     if let Some(batches) = partition.tail.from(from, limits.bytes) {
         return unpack(partition, &batches, from, end, limits);
     }
-    let recent = recent.filter(|_| partition.is_shared());
-    let mut limits = limits;
-    match recent.map_or(Place::Unknown, |kept| kept.find(partition, from, limits)) {
-        Place::Begins(Read { block, next }) => return Ok(Found::Events { block, next }),
-        Place::Within(until) => limits.events = limits.events.min((until - from) as usize),
-        Place::Unknown => {}
+    let unpacked = match held_before.filter(|stretch| stretch.holds(from)) {
+        Some(stretch) => Ok(stretch),
+        None => recent.stretch(partition, from, || stretch(store, partition, from, end)),
+    };
+    let stretch = match unpacked {
+        Ok(stretch) => stretch,
+        Err(Unread::Gone(what)) => return gone(partition, from, what),
+        Err(Unread::Failed(error)) => return Err(error),
+    };
+    let Some((block, next)) = stretch.from(from, limits) else {
+        return gone(partition, from, "the next one begins later");
+    };
+    *held = stretch.holds(next).then_some(stretch);
+    Ok(Found::Events { block, next })
+}
+
+/// Why nothing was read from the store.
+enum Unread {
+    Gone(&'static str),
+    Failed(BrokerError),
+}
+
+impl From<BrokerError> for Unread {
+    fn from(error: BrokerError) -> Self {
+        Self::Failed(error)
     }
-    let batches = stored(store, partition, from, end, limits)?;
-    let found = unpack(partition, &batches, from, end, limits)?;
-    if let (Some(recent), Found::Events { block, next }) = (recent, &found) {
-        let (block, next) = (block.clone(), *next);
-        recent.keep(partition, from, Read { block, next });
+}
+
+/// Unpacks batches of the store from the one that holds `from` on, until they are enough.
+fn stretch(store: &Store, partition: &Partition, from: u64, end: u64) -> Result<Stretch, Unread> {
+    let (topic, number) = (partition.topic_id, partition.place.partition);
+    let begin = store
+        .batch_at(topic, number, from)?
+        .map_or(from, |key| key.base);
+    let take = Take {
+        from: 0,
+        until: end,
+        events: PIECE_EVENTS,
+        bytes: PIECE_BYTES,
+    };
+    let builder = || BlockBuilder::new(partition.place.clone(), PIECE_EVENTS, 0);
+    let mut blocks = Vec::new();
+    let mut block = builder();
+    let (mut base, mut next, mut loaded) = (None, begin, 0);
+    for batch in store.batches(topic, number, begin) {
+        let (key, value) = batch?;
+        let enough = loaded >= STRETCH_BYTES || next.saturating_sub(begin) >= STRETCH_EVENTS;
+        // What lies behind a gap is found missing by who comes to it.
+        if key.base >= end || base.is_some() && (enough || key.base != next) {
+            break;
+        }
+        if base.is_none() && (key.base > from || key.next() <= from) {
+            return Err(Unread::Gone("the next one begins later"));
+        }
+        loaded += value.len();
+        let mut reader = match BatchReader::open(&value) {
+            Ok(reader) => reader,
+            // Damage behind is found by who comes to it.
+            Err(_) if base.is_some() => break,
+            Err(error) => return Err(damaged(partition, key.base, &error).into()),
+        };
+        base.get_or_insert(key.base);
+        let last = key.next().min(end);
+        loop {
+            next = reader
+                .copy_into(&mut block, take)
+                .map_err(|error| damaged(partition, key.base, &error))?;
+            if next >= last || block.is_empty() {
+                break;
+            }
+            blocks.push(Arc::new(std::mem::replace(&mut block, builder()).build()));
+        }
     }
-    Ok(found)
+    if !block.is_empty() {
+        blocks.push(Arc::new(block.build()));
+    }
+    match base {
+        Some(base) => Ok(Stretch { blocks, base, next }),
+        None => Err(Unread::Gone("there is none")),
+    }
 }
 
 /// The events of batches from `from` on.
@@ -96,7 +171,7 @@ fn unpack(
             events: limits.events.max(1),
             bytes: limits.bytes,
         };
-        let reader = BatchReader::open(&batch.value).map_err(damaged)?;
+        let mut reader = BatchReader::open(&batch.value).map_err(damaged)?;
         next = reader.copy_into(&mut block, take).map_err(damaged)?;
         if next < reader.next() {
             break;
@@ -144,39 +219,6 @@ fn whole(
         }
     };
     Ok((block.bytes() <= limits.bytes).then_some(block))
-}
-
-/// Batches of the store from the one that holds `from` on, no more than the limits ask for: each is read
-/// from a file and unpacked, and what is not taken of it is read again by the next call.
-fn stored(
-    store: &Store,
-    partition: &Partition,
-    from: u64,
-    end: u64,
-    limits: ReadLimits,
-) -> Result<Vec<TailBatch>, BrokerError> {
-    let (topic, number) = (partition.topic_id, partition.place.partition);
-    let mut batches = store.batches(topic, number, from).peekable();
-    let begins_there = matches!(batches.peek(), Some(Ok((key, _))) if key.base == from);
-    if !begins_there && let Some(key) = store.batch_at(topic, number, from)? {
-        batches = store.batches(topic, number, key.base).peekable();
-    }
-    let mut found = Vec::new();
-    let mut total = 0;
-    for batch in batches {
-        let (key, value) = batch?;
-        if key.next() <= from || key.base >= end {
-            break;
-        }
-        total += value.len();
-        found.push(TailBatch::new(key.base, key.next(), value));
-        let enough =
-            total >= limits.bytes || key.next().saturating_sub(from) >= limits.events as u64;
-        if enough || key.next() >= end {
-            break;
-        }
-    }
-    Ok(found)
 }
 
 /// Events are missing although the partition's end says that they were written.
@@ -249,43 +291,72 @@ pub fn offset_at(
 #[cfg(test)]
 mod tests {
     use super::super::catalog::{Topic, TopicRecord};
+    use super::super::codec::BatchWriter;
     use super::super::store::BatchKey;
     use super::*;
     use crate::config::{Durability, TopicSettings};
+    use crate::records::{NewRecord, Records};
 
+    /// Small batches make large blocks, a large one several, and none is unpacked without need.
     #[test]
-    fn no_more_is_loaded_than_the_limits_ask_for() {
+    fn a_stretch_is_as_many_batches_as_are_enough() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let record = TopicRecord::new(1, "t", &TopicSettings::default()).unwrap();
         let topic = Topic::empty("t".into(), record);
         let partition = &topic.partitions[0];
         let mut batch = store.batch(Durability::Os);
-        for base in [0, 10, 20, 30] {
+        let mut base = 0;
+        for (events, damage) in [
+            (100, 0),
+            (100, 0),
+            (600, 0),
+            (600, 0),
+            (10, 0),
+            (10, 1),
+            (10, 0),
+        ] {
+            let mut records = Records::new();
+            for _ in 0..events {
+                records.push(&topic.name, NewRecord::default());
+            }
+            let mut writer = BatchWriter::new(base);
+            for record in records.iter() {
+                writer.push(&record, 0);
+            }
+            let mut value = writer.finish();
+            value[0] ^= damage;
             let key = BatchKey {
                 topic: partition.topic_id,
                 partition: partition.place.partition,
                 base,
-                count: 10,
+                count: events,
                 max_timestamp: 0,
                 running_max_timestamp: 0,
                 written_ms: 0,
                 bytes_end: 0,
             };
-            batch.insert(&store.log, key.encode(), [0; 100].as_slice());
+            batch.insert(&store.log, key.encode(), value);
+            base += u64::from(events);
         }
         batch.commit().unwrap();
-        let loaded = |from, events, bytes| -> Vec<u64> {
-            let limits = ReadLimits { events, bytes };
-            let batches = stored(&store, partition, from, 40, limits).unwrap();
-            batches.iter().map(|batch| batch.base).collect()
+        let read = |from| match stretch(&store, partition, from, base) {
+            Ok(stretch) => {
+                let sizes = stretch.blocks.iter().map(|block| block.len()).collect();
+                Ok((stretch.base, stretch.next, sizes))
+            }
+            Err(Unread::Gone(what)) => Err(what.to_owned()),
+            Err(Unread::Failed(error)) => Err(error.to_string()),
         };
-        let many = usize::MAX;
-        assert_eq!(loaded(0, many, many), [0, 10, 20, 30]);
-        assert_eq!(loaded(0, many, 101), [0, 10]);
-        assert_eq!(loaded(0, 5, many), [0]);
-        assert_eq!(loaded(15, 5, many), [10]);
-        assert_eq!(loaded(15, 6, many), [10, 20]);
-        assert_eq!(loaded(10, 0, 0), [10]);
+        assert_eq!(read(0), Ok((0, 1_400, vec![256, 256, 256, 256, 256, 120])));
+        assert_eq!(
+            read(150),
+            Ok((100, 1_400, vec![256, 256, 256, 256, 256, 20]))
+        );
+        // What is damaged is found by who comes to it.
+        assert_eq!(read(1_405), Ok((1_400, 1_410, vec![10])));
+        assert!(read(1_410).unwrap_err().contains("damaged"));
+        assert_eq!(read(1_420), Ok((1_420, 1_430, vec![10])));
+        assert!(read(1_430).is_err());
     }
 }

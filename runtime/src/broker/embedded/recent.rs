@@ -1,12 +1,12 @@
-//! Blocks that were read from the store last, for other groups that read the same soon after.
+//! Stretches of partitions that were unpacked last, for whoever reads the same soon after.
 //!
 //! ```text
-//! group a: [0 ─── 4096) [4096 ─── 8192) ─▶ kept, the oldest go
-//! group b:              [4096 ─── 8192)    the same block, nothing is unpacked again
-//! group c:                    [5000 ── 8192)  its own, up to where the kept one ends: from there on it
-//!                                             can have the same
+//! store:     batch │ batch │ batch ─ checked, unpacked ─▶ stretch: block │ block │ block, the oldest go
+//! group a, from 0:                                                └──────────▶
+//! group b, from 0:                                                └──▶            the same blocks
 //! ```
-//! A hundred consumers of a backlog would unpack each event a hundred times.
+//! A hundred consumers of a backlog would unpack each event a hundred times, and each of them a batch
+//! anew for every block that it takes of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,14 +14,69 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::catalog::Partition;
-use crate::broker::ReadLimits;
-use crate::event::Block;
+use crate::broker::{BrokerError, ReadLimits};
+use crate::event::{Block, BlockBuilder, NewEvent};
 
-/// Bytes of all blocks that are kept.
+/// Bytes of all stretches that are kept.
 pub const RECENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Topic, partition and the first offset.
 type Key = (u32, u32, u64);
+
+/// Consecutive events of a partition, in blocks. Never empty.
+#[derive(Debug)]
+pub struct Stretch {
+    /// None of them is empty.
+    pub blocks: Vec<Arc<Block>>,
+    /// The offset of the first event, and one past that of the last.
+    pub base: u64,
+    pub next: u64,
+}
+
+impl Stretch {
+    /// The events from `from` on, which lies within: a whole block where the limits allow it, else as
+    /// much of it as they do, but at least one event.
+    pub fn from(&self, from: u64, limits: ReadLimits) -> Option<(Arc<Block>, u64)> {
+        let last = |block: &Block| block.events().last().map_or(0, |event| event.offset);
+        let at = self.blocks.partition_point(|block| last(block) < from);
+        let block = self.blocks.get(at)?;
+        let first = block.events().first()?.offset;
+        if first >= from && block.len() <= limits.events && block.bytes() <= limits.bytes {
+            return Some((block.clone(), last(block) + 1));
+        }
+        let mut part = BlockBuilder::new(block.source().clone(), 0, 0);
+        let mut next = from;
+        let skipped = block.events().partition_point(|event| event.offset < from);
+        for event in block.iter().skip(skipped).take(limits.events.max(1)) {
+            let cost = part.cost() + event.bytes() + size_of_val(event.record());
+            if !part.is_empty() && cost > limits.bytes {
+                break;
+            }
+            part.push(NewEvent {
+                offset: event.offset(),
+                timestamp_ms: event.timestamp_ms(),
+                timestamp_of_broker: false,
+                key: event.key(),
+                value: event.value(),
+            });
+            for (name, value) in event.headers() {
+                part.push_header(name, value);
+            }
+            next = event.offset() + 1;
+        }
+        Some((Arc::new(part.build()), next))
+    }
+
+    /// Whether it holds the event at `from`.
+    pub fn holds(&self, from: u64) -> bool {
+        (self.base..self.next).contains(&from)
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.bytes()).sum()
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -32,28 +87,10 @@ pub struct Recent {
 
 #[derive(Debug, Default)]
 struct Kept {
-    blocks: BTreeMap<Key, Read>,
+    stretches: BTreeMap<Key, Arc<Stretch>>,
     /// The oldest first.
     order: VecDeque<Key>,
     bytes: usize,
-}
-
-/// A block, and the offset to read on from.
-#[derive(Clone, Debug)]
-pub struct Read {
-    pub block: Arc<Block>,
-    pub next: u64,
-}
-
-/// What is kept of an offset.
-#[derive(Debug)]
-pub enum Place {
-    /// The block that begins there.
-    Begins(Read),
-    /// It lies in a block that ends there, or before one that is too large: to be read up to there at
-    /// most.
-    Within(u64),
-    Unknown,
 }
 
 impl Recent {
@@ -65,41 +102,52 @@ impl Recent {
         }
     }
 
-    /// What is kept of the partition's events from `from` on, within the limits.
-    pub fn find(&self, partition: &Partition, from: u64, limits: ReadLimits) -> Place {
-        let (topic, number) = (partition.topic_id, partition.place.partition);
-        let kept = self.kept.lock();
-        let before = kept
-            .blocks
-            .range((topic, number, 0)..=(topic, number, from));
-        match before.last() {
-            Some(((.., base), read)) if *base == from => {
-                let fits = read.block.len() <= limits.events && read.block.bytes() <= limits.bytes;
-                match fits {
-                    true => Place::Begins(read.clone()),
-                    false => Place::Within(read.next),
-                }
-            }
-            Some((_, read)) if read.next > from => Place::Within(read.next),
-            _ => Place::Unknown,
+    /// The stretch that holds `from`: a kept one, else what `unpack` makes of the store. Who wants the
+    /// same partition meanwhile waits for it.
+    ///
+    /// # Errors
+    /// Those of `unpack`.
+    pub fn stretch<E: From<BrokerError>>(
+        &self,
+        partition: &Partition,
+        from: u64,
+        unpack: impl FnOnce() -> Result<Stretch, E>,
+    ) -> Result<Arc<Stretch>, E> {
+        if let Some(found) = self.find(partition, from) {
+            return Ok(found);
         }
+        let _turn = partition.unpacking.lock();
+        if let Some(found) = self.find(partition, from) {
+            return Ok(found);
+        }
+        let stretch = Arc::new(unpack()?);
+        self.keep(partition, stretch.clone());
+        Ok(stretch)
     }
 
-    /// Keeps what was read from `from` on; the oldest go.
-    pub fn keep(&self, partition: &Partition, from: u64, read: Read) {
-        let key = (partition.topic_id, partition.place.partition, from);
+    fn find(&self, partition: &Partition, from: u64) -> Option<Arc<Stretch>> {
+        let (topic, number) = (partition.topic_id, partition.place.partition);
+        let kept = self.kept.lock();
+        let mut before = kept
+            .stretches
+            .range((topic, number, 0)..=(topic, number, from));
+        let (_, stretch) = before.next_back()?;
+        stretch.holds(from).then(|| stretch.clone())
+    }
+
+    fn keep(&self, partition: &Partition, stretch: Arc<Stretch>) {
+        let key = (partition.topic_id, partition.place.partition, stretch.base);
         let mut kept = self.kept.lock();
-        kept.bytes += read.block.bytes();
-        match kept.blocks.insert(key, read) {
-            // Two readers may come first at once; either's block will do.
-            Some(replaced) => kept.bytes -= replaced.block.bytes(),
+        kept.bytes += stretch.bytes();
+        match kept.stretches.insert(key, stretch) {
+            Some(replaced) => kept.bytes -= replaced.bytes(),
             None => kept.order.push_back(key),
         }
         while kept.bytes > self.limit
             && let Some(oldest) = kept.order.pop_front()
         {
-            if let Some(read) = kept.blocks.remove(&oldest) {
-                kept.bytes -= read.block.bytes();
+            if let Some(gone) = kept.stretches.remove(&oldest) {
+                kept.bytes -= gone.bytes();
             }
         }
     }
@@ -110,7 +158,6 @@ mod tests {
     use super::super::catalog::{Topic, TopicRecord};
     use super::*;
     use crate::config::TopicSettings;
-    use crate::event::{BlockBuilder, NewEvent};
 
     const ANY: ReadLimits = ReadLimits {
         events: usize::MAX,
@@ -122,67 +169,95 @@ mod tests {
         Topic::empty("t".into(), record)
     }
 
-    fn read(partition: &Partition, from: u64, events: u64) -> Read {
-        let mut block = BlockBuilder::new(partition.place.clone(), 0, 0);
-        for offset in from..from + events {
-            block.push(NewEvent {
-                offset,
-                timestamp_ms: 0,
-                timestamp_of_broker: false,
-                key: None,
-                value: Some(&[7; 100]),
-            });
-        }
-        Read {
-            block: Arc::new(block.build()),
-            next: from + events,
+    /// Two blocks of as many events each.
+    fn stretch(partition: &Partition, base: u64, events: u64) -> Stretch {
+        let block = |base: u64| {
+            let mut block = BlockBuilder::new(partition.place.clone(), 0, 0);
+            for offset in base..base + events {
+                block.push(NewEvent {
+                    offset,
+                    timestamp_ms: 7,
+                    timestamp_of_broker: false,
+                    key: None,
+                    value: Some(&[7; 100]),
+                });
+                block.push_header(b"n", Some(b"v"));
+            }
+            Arc::new(block.build())
+        };
+        Stretch {
+            blocks: vec![block(base), block(base + events)],
+            base,
+            next: base + 2 * events,
         }
     }
 
+    fn offsets(found: Option<(Arc<Block>, u64)>) -> Vec<u64> {
+        let (block, next) = found.expect("nothing");
+        let offsets: Vec<u64> = block.iter().map(|event| event.offset()).collect();
+        assert_eq!(offsets.last().map(|last| last + 1), Some(next));
+        assert!(block.iter().all(|event| event.headers().count() == 1));
+        offsets
+    }
+
     #[test]
-    fn who_reads_the_same_has_the_same_block() {
+    fn it_is_unpacked_once_for_all_who_read_it() {
         let topic = topic();
         let (one, other) = (&topic.partitions[0], &topic.partitions[1]);
         let recent = Recent::new(1 << 20);
-        let kept = read(one, 10, 5);
-        recent.keep(one, 10, kept.clone());
-        let Place::Begins(found) = recent.find(one, 10, ANY) else {
-            panic!("not found");
+        let unpacks = |partition: &Partition, from| {
+            let mut unpacked = false;
+            let made = recent.stretch(partition, from, || {
+                unpacked = true;
+                Ok::<_, BrokerError>(stretch(partition, from, 5))
+            });
+            assert!(made.is_ok());
+            unpacked
         };
-        assert!(Arc::ptr_eq(&found.block, &kept.block) && found.next == 15);
-        for (partition, from) in [(one, 9), (one, 15), (other, 10)] {
-            let found = recent.find(partition, from, ANY);
-            assert!(matches!(found, Place::Unknown), "{found:?}");
-        }
+        assert!(unpacks(one, 10));
+        assert!(!unpacks(one, 10) && !unpacks(one, 19));
+        assert!(unpacks(one, 9) && unpacks(one, 20) && unpacks(other, 10));
     }
 
-    /// A block beyond the limits would break the budget; a reader that went its own way from there
-    /// on would never share again.
+    /// A block beyond the limits would break the budget.
     #[test]
-    fn who_cannot_have_the_block_reads_up_to_its_end() {
+    fn no_more_than_the_limits_is_taken_of_it() {
         let topic = topic();
-        let partition = &topic.partitions[0];
-        let recent = Recent::new(1 << 20);
-        recent.keep(partition, 10, read(partition, 10, 5));
-        let few = ReadLimits { events: 4, ..ANY };
-        let small = ReadLimits { bytes: 300, ..ANY };
-        for (from, limits) in [(10, few), (10, small), (12, ANY)] {
-            let found = recent.find(partition, from, limits);
-            assert!(matches!(found, Place::Within(15)), "{found:?}");
+        let stretch = stretch(&topic.partitions[0], 10, 3);
+        let (whole, next) = stretch.from(10, ANY).expect("nothing");
+        assert!(Arc::ptr_eq(&whole, &stretch.blocks[0]) && next == 13);
+        let few = ReadLimits { events: 2, ..ANY };
+        let none = ReadLimits {
+            events: 0,
+            bytes: 0,
+        };
+        let some_bytes = ReadLimits {
+            bytes: whole.bytes() - 1,
+            ..ANY
+        };
+        for (from, limits, wanted) in [
+            (13, ANY, vec![13, 14, 15]),
+            (14, ANY, vec![14, 15]),
+            (10, few, vec![10, 11]),
+            (10, none, vec![10]),
+            (10, some_bytes, vec![10, 11]),
+        ] {
+            assert_eq!(offsets(stretch.from(from, limits)), wanted, "{limits:?}");
         }
+        assert!(stretch.from(16, ANY).is_none());
     }
 
     #[test]
     fn the_oldest_go_where_there_is_no_room() {
         let topic = topic();
         let partition = &topic.partitions[0];
-        let one = read(partition, 0, 10).block.bytes();
+        let one = stretch(partition, 0, 5).bytes();
         let recent = Recent::new(2 * one);
-        for from in [0, 10, 10, 20] {
-            recent.keep(partition, from, read(partition, from, 10));
+        for base in [0, 10, 10, 20] {
+            recent.keep(partition, Arc::new(stretch(partition, base, 5)));
         }
-        let begins = |from| matches!(recent.find(partition, from, ANY), Place::Begins(_));
-        assert_eq!([0, 10, 20].map(begins), [false, true, true]);
+        let kept = |from| recent.find(partition, from).is_some();
+        assert_eq!([0, 10, 20].map(kept), [false, true, true]);
         assert_eq!(recent.kept.lock().bytes, 2 * one);
     }
 }

@@ -163,7 +163,7 @@ impl Topics for EmbeddedTopics {
             let mut found = Found::Lost;
             while matches!(found, Found::Lost) && at <= partition.end() {
                 at = at.max(partition.start());
-                found = reader::read(store, None, &partition, at, limits)?;
+                found = reader::read(store, &shared.recent, &partition, at, limits, &mut None)?;
             }
             Ok(match found {
                 Found::Events { block, next } => Chunk {

@@ -9,9 +9,10 @@
 //! worked.
 
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use millstream_test_support::kafka::KafkaNode;
 use millstream_test_support::metrics::Scrape;
 use millstream_test_support::process::get;
@@ -200,10 +201,18 @@ impl<'a> Stage<'a> {
         })
     }
 
+    /// All of them as nearly at once as requests can be.
     fn pause(&self, paused: bool) -> Result<()> {
         let names = millstream::names(self.job);
-        let mut names = names.iter();
-        names.try_for_each(|name| millstream::pause(&self.admin, name, paused))
+        thread::scope(|scope| {
+            let asking: Vec<_> = names
+                .iter()
+                .map(|name| scope.spawn(|| millstream::pause(&self.admin, name, paused)))
+                .collect();
+            asking
+                .into_iter()
+                .try_for_each(|one| one.join().map_err(|_| anyhow!("a request panicked"))?)
+        })
     }
 
     fn resident(&self) -> Result<f64> {
