@@ -325,10 +325,8 @@ impl Reloader {
             Change::Swap(_) => running.shadow(loaded.generation()).await,
             _ => Ok(None),
         };
-        if shadow.is_err() {
-            metrics.ledger(&step.consumer).lock().deploys_failed += 1;
-        }
-        let shadow = shadow?;
+        let shadow =
+            shadow.inspect_err(|_| metrics.ledger(&step.consumer).lock().deploys_failed += 1)?;
         Ok((loaded, shadow))
     }
 

@@ -28,7 +28,13 @@ impl Progress {
     /// # Errors
     /// No client can be made.
     pub fn on_kafka(kafka: &KafkaTools, job: &Job<'_>) -> Result<Self> {
-        let consumer = |group: &String| kafka.client().set("group.id", group).create();
+        // Else an answer waits until no transaction of the group holds positions: under exactly once
+        // that can be the end.
+        let consumer = |group: &String| {
+            let mut client = kafka.client();
+            client.set("isolation.level", "read_uncommitted");
+            client.set("group.id", group).create()
+        };
         let consumers = job.groups.iter().map(consumer).collect::<Result<_, _>>()?;
         let mut list = TopicPartitionList::new();
         for partition in 0..job.partitions.try_into()? {
