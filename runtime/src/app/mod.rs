@@ -12,6 +12,7 @@ mod account;
 mod deploy;
 mod deploy_book;
 mod fetched;
+pub mod folder_events;
 mod health;
 mod idle;
 mod listeners;

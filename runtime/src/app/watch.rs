@@ -15,8 +15,8 @@ use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::quiet;
 use super::reload::{Current, ENVIRONMENT, Request};
+use super::{folder_events, quiet};
 use crate::admin::Wish;
 use crate::config;
 
@@ -40,11 +40,8 @@ pub fn start(
     plugins: bool,
 ) -> anyhow::Result<Watch> {
     let changed = Arc::new(Notify::new());
-    let told = changed.clone();
-    let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-        told.notify_one();
-    })
-    .context("cannot watch the configuration's folder")?;
+    let watcher = folder_events::watcher(changed.clone())
+        .context("cannot watch the configuration's folder")?;
     let files = Files { current, plugins };
     let mut folders = Folders {
         watcher,

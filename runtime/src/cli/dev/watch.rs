@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use crate::app::quiet;
+use crate::app::{folder_events, quiet};
 
 /// Files and folders that are looked at; a plugin has a few dozen.
 const MAX_FILES: usize = 10_000;
@@ -52,10 +52,7 @@ impl Watch {
     /// The system has no watches to give, or the folder cannot be read.
     pub async fn start(folder: &Path, ignored: Vec<PathBuf>) -> anyhow::Result<Self> {
         let changed = Arc::new(Notify::new());
-        let told = changed.clone();
-        let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-            told.notify_one();
-        });
+        let watcher = folder_events::watcher(changed.clone());
         let files = Files {
             folder: resolved(folder),
             ignored: ignored.iter().map(|path| resolved(path)).collect(),
