@@ -201,4 +201,8 @@ pub struct PartitionReport {
     /// The offset of the event that it is halted at; absent where it was something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted_at: Option<u64>,
+    /// Whether its events run one at a time since a process died with some of them in flight; absent
+    /// where they do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_trial: bool,
 }

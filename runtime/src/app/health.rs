@@ -266,6 +266,7 @@ fn report(settings: &config::Consumer, status: &Status, shown: Shown) -> Consume
                 .map_or(0, |end| end.saturating_sub(shown.position)),
             halted: shown.halted.clone(),
             halted_at: shown.halted_at,
+            on_trial: shown.on_trial,
         });
     let halted = status
         .partitions

@@ -18,6 +18,9 @@ use crate::config::{Config, Consumer, Start};
 use crate::decide::offsets::Progress;
 use crate::event::TopicPartition;
 
+/// Why a partition is slower than others.
+const ON_TRIAL: &str = "a process died with some of its events in flight; they run one at a time";
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// These consumers alone
@@ -183,6 +186,9 @@ fn state(
         Some(assigned) if assigned.halted.is_some() => {
             ("halted".to_owned(), assigned.halted.clone())
         }
+        Some(assigned) if assigned.on_trial && report.state == "running" => {
+            ("on_trial".to_owned(), Some(ON_TRIAL.to_owned()))
+        }
         // Another partition is: this one goes on.
         Some(_) if report.state == "halted" => ("running".to_owned(), None),
         Some(_) => (report.state.clone(), report.reason.clone()),
@@ -326,5 +332,29 @@ enrich    orders          1         -    0    0  stopped
         let states: Vec<_> = rows.iter().map(|row| row.state.as_str()).collect();
         assert_eq!(states, ["halted", "elsewhere"]);
         assert_eq!(rows[0].reason.as_deref(), Some("poison at 2"));
+    }
+
+    /// After a death a partition is slow for a while, and nothing else would say why.
+    #[tokio::test]
+    async fn a_partition_whose_events_run_one_at_a_time_says_so() {
+        let topics = topics().await;
+        let partition = |partition, on_trial| PartitionReport {
+            topic: "orders".to_owned(),
+            partition,
+            on_trial,
+            ..PartitionReport::default()
+        };
+        let report = |state: &str| ConsumerReport {
+            name: "enrich".to_owned(),
+            state: state.to_owned(),
+            partitions: vec![partition(0, true), partition(1, false)],
+            ..ConsumerReport::default()
+        };
+        let rows = shown(&topics, Some(&[report("running")])).await;
+        let states: Vec<_> = rows.iter().map(|row| row.state.as_str()).collect();
+        assert_eq!(states, ["on_trial", "running"]);
+        assert_eq!(rows[0].reason.as_deref(), Some(ON_TRIAL));
+        let rows = shown(&topics, Some(&[report("paused")])).await;
+        assert_eq!(rows[0].state, "paused");
     }
 }

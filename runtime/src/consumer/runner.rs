@@ -514,6 +514,7 @@ impl Runner {
                 end: partition.end,
                 halted: partition.halted.clone(),
                 halted_at: partition.halted_at,
+                on_trial: partition.trial.is_some(),
             };
             shown.insert(partition.name.clone(), status);
         }

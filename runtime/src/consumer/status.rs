@@ -60,6 +60,8 @@ pub struct PartitionStatus {
     pub halted: Option<String>,
     /// The offset of the event that it halted at, where it was one.
     pub halted_at: Option<u64>,
+    /// Whether its events run one at a time, for one of them may have killed the process.
+    pub on_trial: bool,
 }
 
 /// A consumer's circuit breaker.

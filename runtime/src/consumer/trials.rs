@@ -57,10 +57,17 @@ impl Runner {
         if self.guard.is_probing() {
             return id;
         }
-        let partition = self.partitions.get(&id.assignment);
-        let on_trial = partition
-            .filter(|partition| partition.trial.is_some() && partition.trial_slot.is_none());
-        let first = on_trial.and_then(|partition| partition.first_slot(now));
+        // Where no call may begin all its lanes come by, and the search for the first of them would
+        // be repeated for each.
+        let begins = |partition: &&Partition| {
+            let tries = |trial: &Trial| !trial.is_busy();
+            partition.watched
+                && partition.trial_slot.is_none()
+                && partition.trial.as_ref().is_some_and(tries)
+        };
+        let first = (self.partitions.get(&id.assignment))
+            .filter(begins)
+            .and_then(|partition| partition.first_slot(now));
         LaneId {
             slot: first.unwrap_or(id.slot),
             ..id
@@ -190,7 +197,17 @@ impl Runner {
             self.watched();
         }
         self.end_trial(assignment, now);
-        self.consider_all(assignment, now);
+        self.consider_next(assignment, now);
+    }
+
+    /// The next event of a trial may begin: that of one lane, and the others would come by in vain.
+    fn consider_next(&mut self, assignment: u64, now: Instant) {
+        let partition = self.partitions.get(&assignment);
+        let on_trial = partition.filter(|partition| partition.trial.is_some());
+        match on_trial.and_then(|partition| partition.first_slot(now)) {
+            Some(slot) => self.consider(LaneId { assignment, slot }, now),
+            None => self.consider_all(assignment, now),
+        }
     }
 
     /// Goes on as usual where nothing is suspected any more.
