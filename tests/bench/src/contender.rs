@@ -21,6 +21,8 @@ pub enum Contender {
     Millstream,
     /// The same without a circuit breaker: what a closed one costs.
     NoBreaker,
+    /// The same with 50,000 events in flight.
+    Wide,
     /// The same with `delivery = "exactly-once"`.
     ExactlyOnce,
     /// The same with a plugin that asks for fields by name; q22 alone.
@@ -105,6 +107,7 @@ impl Contender {
             Self::BoundHeaders => "bound-headers",
             Self::Millstream => "millstream",
             Self::NoBreaker => "no-breaker",
+            Self::Wide => "wide",
             Self::ExactlyOnce => "exactly-once",
             Self::Fields => "fields",
             Self::Embedded => "embedded",
@@ -122,6 +125,7 @@ impl Contender {
             self,
             Self::Millstream
                 | Self::NoBreaker
+                | Self::Wide
                 | Self::ExactlyOnce
                 | Self::Fields
                 | Self::Embedded
@@ -217,6 +221,7 @@ impl Contender {
     fn kind(self) -> Kind<'static> {
         let (component, settings) = match self {
             Self::NoBreaker => (None, "circuit_breaker = false"),
+            Self::Wide => (None, "in_flight = { max_events = 50000 }"),
             Self::ExactlyOnce => (None, "delivery = \"exactly-once\""),
             Self::Fields => (Some("millstream_bench_q22_fields"), ""),
             _ => (None, ""),

@@ -20,6 +20,7 @@ mod growth;
 mod host;
 mod input;
 mod install;
+mod late_server;
 mod latency;
 mod librdkafka;
 mod measure;
@@ -36,6 +37,7 @@ mod topics;
 mod waiting;
 mod workload;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -166,6 +168,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         contenders: &contenders,
         runs: arguments.runs,
         seed: arguments.seed,
+        warm: Cell::new(false),
     };
     if let Some(folder) = &arguments.profile {
         return profile::run(&comparison, &arguments.workloads, arguments.events, folder);

@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use millstream_test_support::origin::Origin;
 use millstream_test_support::process::Site;
 use serde::Serialize;
 use serde_json::json;
@@ -22,6 +21,7 @@ use crate::caller::Caller;
 use crate::deploys::check::{Found, check_embedded};
 use crate::host::Host;
 use crate::input::Input;
+use crate::late_server::LateServer;
 use crate::measure::{machine_cpu, process_cpu};
 use crate::millstream::{binary, component, pause, version};
 use crate::report::Spread;
@@ -33,8 +33,6 @@ const CONSUMER: &str = "waiting";
 const PARTITIONS: u32 = 4;
 /// Instances at work at once: as many requests as a consumer may have under way.
 const WIDE: u32 = 64;
-/// What the server is asked for: an answer after a millisecond.
-const SLOW: &str = "/slow/1";
 
 /// Measures how well order by key spreads the waiting of a plugin.
 #[derive(clap::Args, Debug)]
@@ -117,9 +115,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Lets the runtime work off a full topic; also the processor time of its whole life.
 fn play(instances: u32, events: u64, seed: u64) -> Result<(Figures, f64)> {
-    let origin = Origin::start()?;
+    let server = LateServer::start()?;
     let site = Site::with_binary(binary())?;
-    site.configure(&configuration(&site, &origin, instances))?;
+    site.configure(&configuration(&site, &server, instances))?;
     let mut running = site.start(&[])?;
     running.until_ready(PATIENCE)?;
     pause(&site.admin(), CONSUMER, true)?;
@@ -135,7 +133,7 @@ fn play(instances: u32, events: u64, seed: u64) -> Result<(Figures, f64)> {
     let found = check_embedded(&site.admin(), "out", PARTITIONS, events)?;
     ensure!(found == Found::default(), "{found:?}");
     // A call that misses its deadline, on a machine that is busy with else, asks again.
-    let requests = origin.requests() as u64;
+    let requests = server.requests() as u64;
     ensure!(
         requests >= events,
         "{requests} requests for {events} events"
@@ -146,7 +144,7 @@ fn play(instances: u32, events: u64, seed: u64) -> Result<(Figures, f64)> {
     let figures = Figures {
         events_per_second,
         requests,
-        at_once: origin.most_at_once(),
+        at_once: server.most_at_once(),
         cpu_microseconds: Some(cpu * 1e6 / events as f64),
     };
     Ok((figures, whole.as_secs_f64()))
@@ -154,14 +152,14 @@ fn play(instances: u32, events: u64, seed: u64) -> Result<(Figures, f64)> {
 
 /// Lets threads ask, each with a connection of its own.
 fn ask(threads: u32, events: u64) -> Result<Figures> {
-    let origin = Origin::start()?;
+    let server = LateServer::start()?;
     let each = (events / u64::from(threads)).max(1);
     let begun = Instant::now();
     thread::scope(|scope| {
         let asking = || -> Result<()> {
-            let caller = Caller::new(&origin.address());
+            let caller = Caller::new(&server.address());
             for _ in 0..each {
-                let (status, _) = caller.get(SLOW)?;
+                let (status, _) = caller.get("/")?;
                 ensure!(status == 200, "{status}");
             }
             Ok(())
@@ -173,13 +171,13 @@ fn ask(threads: u32, events: u64) -> Result<Figures> {
     })?;
     Ok(Figures {
         events_per_second: (each * u64::from(threads)) as f64 / begun.elapsed().as_secs_f64(),
-        requests: origin.requests() as u64,
-        at_once: origin.most_at_once(),
+        requests: server.requests() as u64,
+        at_once: server.most_at_once(),
         cpu_microseconds: None,
     })
 }
 
-fn configuration(site: &Site, origin: &Origin, instances: u32) -> String {
+fn configuration(site: &Site, server: &LateServer, instances: u32) -> String {
     format!(
         r#"[broker]
 kind = "embedded"
@@ -206,8 +204,8 @@ outputs = {{ default = "out" }}
 "#,
         admin = site.admin(),
         plugin = component("millstream_bench_waiting").display(),
-        address = origin.address(),
-        url = origin.url(SLOW),
+        address = server.address(),
+        url = server.url(),
     )
 }
 
