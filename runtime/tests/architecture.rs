@@ -56,6 +56,10 @@ const UNSAFE: &[(&str, usize)] = &[
     ("runtime/src/plugin/abi/packed.rs", 16),
     ("runtime/src/plugin/abi/v0_1.rs", 2),
     ("runtime/src/plugin/cache.rs", 2),
+    (
+        "tests/bench/contenders/redpanda-connect-module/src/lib.rs",
+        2,
+    ),
     ("tests/bench/src/librdkafka.rs", 25),
     ("tests/bench/src/measure.rs", 1),
     ("tests/support/src/guard.rs", 3),

@@ -37,6 +37,8 @@ pub enum Contender {
     KafkaStreamsExactlyOnce,
     /// Redpanda Connect with a mapping.
     Connect,
+    /// The same with its `wasm` processor; q22 alone.
+    ConnectWasm,
     /// Python with confluent-kafka.
     Python,
 }
@@ -115,6 +117,7 @@ impl Contender {
             Self::KafkaStreams => "kafka-streams",
             Self::KafkaStreamsExactlyOnce => "kafka-streams-exactly-once",
             Self::Connect => "connect",
+            Self::ConnectWasm => "connect-wasm",
             Self::Python => "python",
         }
     }
@@ -150,7 +153,7 @@ impl Contender {
     /// Whether it is written for a workload.
     pub fn does(self, workload: Workload) -> bool {
         match (self, workload) {
-            (Self::Fields, workload) => workload == Workload::Q22,
+            (Self::Fields | Self::ConnectWasm, workload) => workload == Workload::Q22,
             (contender, Workload::FanOut) => !contender.is_peer(),
             (contender, Workload::Enrich) => contender != Self::Connect,
             _ => true,

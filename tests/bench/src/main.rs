@@ -75,7 +75,7 @@ struct Arguments {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "bound,bound-headers,millstream,exactly-once,fields,embedded,kafka-streams,connect,python"
+        default_value = "bound,bound-headers,millstream,exactly-once,fields,embedded,kafka-streams,connect,connect-wasm,python"
     )]
     contenders: Vec<Contender>,
     /// Measure the time from produce to derived event instead, at each of these rates: events a

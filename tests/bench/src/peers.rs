@@ -11,7 +11,11 @@ use crate::workload::{Step, Workload};
 
 const KAFKA_STREAMS: &str = "kafka-streams";
 const CONNECT: &str = "redpanda-connect";
+const CONNECT_MODULE: &str = "redpanda-connect-module";
 const PYTHON: &str = "python";
+
+/// What the `wasm` processor of Redpanda Connect takes: a module that asks for no component model.
+const MODULE_TARGET: &str = "wasm32-unknown-unknown";
 
 /// Installs a contender where it is not yet.
 ///
@@ -31,11 +35,8 @@ pub fn install(contender: Contender) -> Result<()> {
                 fetch,
             )
         }),
-        Contender::Connect => once(CONNECT, |from, to| {
-            let binary = to.join("connect").to_string_lossy().into_owned();
-            let build = ["build", "-trimpath", "-ldflags=-s -w", "-o", &binary, "."];
-            tool("building Redpanda Connect", from, "go", build)
-        }),
+        Contender::Connect => connect(),
+        Contender::ConnectWasm => connect().and_then(|()| connect_module()),
         _ => once(KAFKA_STREAMS, |from, to| {
             let output = format!("-Doutput={}", to.display());
             let libs = format!("-DoutputDirectory={}", to.join("libs").display());
@@ -52,6 +53,33 @@ pub fn install(contender: Contender) -> Result<()> {
     }
 }
 
+fn connect() -> Result<()> {
+    once(CONNECT, |from, to| {
+        let binary = to.join("connect").to_string_lossy().into_owned();
+        let build = ["build", "-trimpath", "-ldflags=-s -w", "-o", &binary, "."];
+        tool("building Redpanda Connect", from, "go", build)
+    })
+}
+
+fn connect_module() -> Result<()> {
+    once(CONNECT_MODULE, |from, to| {
+        let add = ["target", "add", MODULE_TARGET];
+        tool("a target for Rust", from, "rustup", add)?;
+        let folder = to.to_string_lossy();
+        let build = [
+            "build",
+            "--quiet",
+            "--locked",
+            "--release",
+            "--target",
+            MODULE_TARGET,
+            "--target-dir",
+            &folder,
+        ];
+        tool("building the module", from, "cargo", build)
+    })
+}
+
 /// What a contender is made of.
 pub fn version(contender: Contender) -> String {
     match contender {
@@ -61,9 +89,10 @@ pub fn version(contender: Contender) -> String {
             pinned(PYTHON, "requirements.txt", "orjson=="),
             says(installed(PYTHON).join("venv/bin/python"), "--version"),
         ),
-        Contender::Connect => format!(
-            "Redpanda Connect {}, {}",
+        Contender::Connect | Contender::ConnectWasm => format!(
+            "Redpanda Connect {}, wazero {}, {}",
             pinned(CONNECT, "go.mod", "redpanda-data/connect/v4 v"),
+            pinned(CONNECT, "go.mod", "=> github.com/tetratelabs/wazero v"),
             says("go", "version"),
         ),
         _ => format!(
@@ -96,11 +125,20 @@ pub fn launch(contender: Contender, job: &Job<'_>) -> Launch {
                 Vec::new(),
             )
         }
-        Contender::Connect => {
-            let file = sources(CONNECT).join(configuration(job.workload));
+        Contender::Connect | Contender::ConnectWasm => {
+            let file = match contender {
+                Contender::ConnectWasm => "q22-wasm.yaml",
+                _ => configuration(job.workload),
+            };
+            let file = sources(CONNECT).join(file);
+            let module = installed(CONNECT_MODULE)
+                .join(MODULE_TARGET)
+                .join("release/millstream_bench_connect_module.wasm");
+            let module = module.to_string_lossy().into_owned();
+            let names = names.into_iter().chain([("module", module.as_str())]);
             let variable =
                 |(name, value): (&str, &str)| (name.to_ascii_uppercase(), value.to_owned());
-            let environment = names.map(variable).to_vec();
+            let environment = names.map(variable).collect();
             let arguments = vec!["run".to_owned(), file.to_string_lossy().into_owned()];
             (installed(CONNECT).join("connect"), arguments, environment)
         }
