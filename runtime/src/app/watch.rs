@@ -96,11 +96,7 @@ impl Files {
     fn folders(&self) -> BTreeSet<PathBuf> {
         let mut files = self.plugins();
         files.extend(config::file_names(&self.current.get().file, ENVIRONMENT));
-        let folder = |file: &PathBuf| match file.parent() {
-            Some(folder) if folder != Path::new("") => folder.to_path_buf(),
-            _ => PathBuf::from("."),
-        };
-        files.iter().map(folder).collect()
+        files.iter().flat_map(|file| folders_of(file)).collect()
     }
 
     fn fingerprint(&self) -> Fingerprint {
@@ -119,6 +115,20 @@ impl Files {
         let looking = tokio::task::spawn_blocking(move || (files.fingerprint(), files.folders()));
         looking.await.ok()
     }
+}
+
+/// Where a change of the file shows: its own folder, and where it is a link also that of what it leads
+/// to, which may be edited in its place.
+fn folders_of(file: &Path) -> impl Iterator<Item = PathBuf> {
+    let folder = |file: &Path| match file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let target = file
+        .is_symlink()
+        .then(|| file.canonicalize().ok())
+        .flatten();
+    std::iter::once(folder(file)).chain(target.as_deref().map(folder))
 }
 
 async fn follow(
@@ -156,14 +166,37 @@ async fn follow(
         let Some((now, needed)) = files.look().await else {
             return;
         };
+        let watched = folders.watched.len();
         if let Err(error) = folders.follow(needed) {
             tracing::warn!("not all changes will be noticed, SIGHUP deploys them: {error:#}");
         }
-        // What changed meanwhile is looked at again: the configuration itself may be another, or a
-        // plugin built anew after it was read.
+        // What changed meanwhile is looked at again: the configuration itself may be another, a plugin
+        // built anew after it was read, or something in a folder that was not watched yet.
         applied = seen;
-        if now != applied {
+        if now != applied || folders.watched.len() > watched {
             changed.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The configuration is often a link to where it is kept, and whoever edits it edits it there.
+    #[test]
+    fn what_a_link_leads_to_is_watched_too() {
+        let of = |file: &Path| folders_of(file).collect::<Vec<_>>();
+        let (links, files) = (tempfile::tempdir(), tempfile::tempdir());
+        let (links, files) = (links.expect("a folder"), files.expect("a folder"));
+        let (link, file) = (links.path().join("a.toml"), files.path().join("b.toml"));
+        std::fs::write(&file, "").expect("written");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        let real = files.path().canonicalize().expect("it is there");
+        assert_eq!(of(&link), [links.path().to_path_buf(), real]);
+        assert_eq!(of(&file), [files.path()]);
+        assert_eq!(of(Path::new("a.toml")), [Path::new(".")]);
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(of(&link), [links.path()]);
     }
 }

@@ -243,13 +243,18 @@ fn written_in_place(site: &Site, running: &Running, name: &str, text: &str) -> R
     Ok(())
 }
 
-/// Kubernetes swaps a symlink to a folder; the file's own name never changes.
+/// Kubernetes swaps a symlink to a folder; the file's own name never changes. Others edit the file that
+/// a link leads to, in a folder of its own.
 #[test]
-fn a_swapped_symlink_is_a_new_file() -> Result<()> {
+fn a_swapped_symlink_is_a_new_file_and_so_is_an_edited_target() -> Result<()> {
     let site = Site::new()?;
-    let put = |version: &str, currency: &str| -> Result<()> {
+    let write = |version: &str, currency: &str| -> Result<()> {
         let text = configuration(&site, &enrich("enrich", currency, "")?);
         site.write(&format!("{version}/millstream.toml"), text.as_bytes())?;
+        Ok(())
+    };
+    let put = |version: &str, currency: &str| -> Result<()> {
+        write(version, currency)?;
         let staged = site.path().join("..data_tmp");
         std::os::unix::fs::symlink(version, &staged)?;
         std::fs::rename(&staged, site.path().join("..data"))?;
@@ -266,9 +271,18 @@ fn a_swapped_symlink_is_a_new_file() -> Result<()> {
     until_generation(&mut running, 2)?;
     running.post_lines("/topics/order-lines", &line(1))?;
     until_settled(&mut running, "enrich", 1)?;
+    write("..two", "GBP")?;
+    until_generation(&mut running, 3)?;
+    running.post_lines("/topics/order-lines", &line(2))?;
+    until_settled(&mut running, "enrich", 2)?;
     running.terminate()?;
     running.succeed(PATIENCE)?;
     let orders = events::all(&site, "enrich-orders")?;
-    ensure!(orders[0].json()?["currency"] == "USD", "{orders:?}");
+    let mut currencies = Vec::new();
+    for order in &orders {
+        currencies.push(order.json()?["currency"].clone());
+    }
+    currencies.sort_by_key(ToString::to_string);
+    ensure!(currencies == ["GBP", "USD"], "{orders:?}");
     Ok(())
 }
