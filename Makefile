@@ -9,8 +9,9 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DEBUG := $(TARGET_DIR)/debug
 WASM := wasm32-wasip2
 
-# Every crate that becomes a component: the examples, and the plugins of tests and benchmark.
-PLUGIN_MANIFESTS := $(shell grep -ls '"cdylib"' plugins/*/Cargo.toml tests/*/*/Cargo.toml tests/*/*/*/Cargo.toml)
+# Every crate that becomes a component: the examples, and the plugins of tests and benchmark. What the
+# benchmark builds of others is none, and not of this workspace.
+PLUGIN_MANIFESTS := $(filter-out tests/bench/contenders/%,$(shell grep -ls '"cdylib"' plugins/*/Cargo.toml tests/*/*/Cargo.toml tests/*/*/*/Cargo.toml))
 PLUGINS := $(foreach manifest,$(PLUGIN_MANIFESTS),-p $(shell sed -n '/^name *=/{s/^name *= *"\(.*\)".*/\1/p;q}' $(manifest)))
 
 # The benchmark's events, how often each contender runs, which of them on which workloads, delays at
